@@ -1,0 +1,13 @@
+"""The ways a command can fail that are not our bugs, with the exit code each gives the shell."""
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used. The message is one line: the file or flag, and what to do."""
+
+    exit_code = 2
+
+
+class Diverged(Exception):
+    """The loss is no longer a finite number. The message names the step."""
+
+    exit_code = 3

@@ -1,0 +1,175 @@
+"""Every number of 2012, each with its source.
+
+Sources: ``P`` is the paper (Krizhevsky, Sutskever, Hinton, NIPS 2012) with its section; ``S`` is the authors' own
+code and records of that year (``computerhistory/AlexNet-Source-Code``), net #145, the paper's net. ``ours`` marks
+what neither states.
+
+A field's default is the paper's value, so ``paper_recipe()`` is the defaults; ``source_recipe()`` lists where the
+authors' records differ, one named field each. An ablation is a changed field too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from alexnet2012.errors import InputError
+
+CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+FULLY_CONNECTED = ("fc6", "fc7", "fc8")
+LAYERS = CONVOLUTIONS + FULLY_CONNECTED
+
+
+@dataclass(frozen=True)
+class NetworkRecipe:
+    """The net. Tuples over layers run in the order of ``LAYERS``; counts are per tower, before ``width``."""
+
+    towers: int = 2  # P §3.5
+    kernels: tuple[int, ...] = (48, 128, 192, 192, 128)  # conv1..conv5, P §3.5
+    kernel_sizes: tuple[int, ...] = (11, 5, 3, 3, 3)  # pixels, P §3.5
+    paddings: tuple[int, ...] = (0, 2, 1, 1, 1)  # pixels on every side, S layers-145
+    conv1_stride: int = 4  # pixels, P §3.5
+    conv1_edge: int = 3  # pixels of zeros right and bottom: 55 = 1 + ceil((224 - 11) / 4), S layers-145
+    neurons: tuple[int, ...] = (2048, 2048)  # fc6, fc7, P §3.5
+    width: float = 1.0  # multiplies kernels and neurons, ours
+    meetings: tuple[str, ...] = ("conv3", "fc6", "fc7", "fc8")  # layers that read both towers, P §3.5
+    without: tuple[str, ...] = ()  # middle layers left out, P §7
+    activation: str = "relu"  # "relu" or "tanh", P §3.1
+    pool_size: int = 3  # pixels, P §3.4
+    pool_stride: int = 2  # pixels, P §3.4
+    lrn: bool = True  # local response normalisation after conv1 and conv2, P §3.3
+    lrn_size: int = 5  # adjacent kernels n, P §3.3
+    lrn_k: float = 2.0  # P §3.3
+    lrn_alpha: float = 1e-4  # P §3.3
+    lrn_beta: float = 0.75  # P §3.3
+    lrn_mean: bool = False  # divide alpha by n: P §3.3 sums, S does divide
+    lrn1_before_relu: bool = False  # conv1: LRN on the linear output, ReLU after the pool
+    in_map_norm: bool = False  # conv2: one more normalisation, inside each map, before the pool
+    in_map_size: int = 5  # pixels, the window's side, S layers-145
+    in_map_k: float = 1.0  # S layers-145
+    in_map_alpha: float = 1e-3  # divided by the window's area, S layer-params-145
+    in_map_beta: float = 0.75  # S layer-params-145
+    dropout: float = 0.5  # share of fc6 and fc7 outputs set to zero, no rescaling in training, P §4.2
+    weight_std: tuple[float, ...] = (0.01,) * 8  # N(0, std), P §5
+    biases: tuple[float, ...] = (0, 1, 0, 1, 1, 1, 1, 0)  # P §5
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built. Raises InputError."""
+        if not 0 < self.width <= 16:
+            raise InputError(f"--width {self.width:g}: must be above 0 and at most 16")
+        for layer, count in zip(LAYERS[:-1], self.kernels + self.neurons, strict=True):
+            scaled = count * self.width
+            if abs(scaled - round(scaled)) > 1e-9 or round(scaled) < 1:
+                raise InputError(
+                    f"--width {self.width:g}: {layer} would have {scaled:g} kernels or neurons a tower; "
+                    f"choose a width that gives whole numbers (1/16, 0.25, 0.5, 1, ...)"
+                )
+        if self.activation not in ("relu", "tanh"):
+            raise InputError(f"--activation {self.activation}: must be relu or tanh")
+        if self.lrn_size % 2 == 0:
+            raise InputError(f"lrn_size {self.lrn_size}: the window is centred, so its size is odd (P §3.3)")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout {self.dropout:g}: must be in [0, 1)")
+        if unknown := (set(self.meetings) - set(LAYERS[1:])) | (set(self.without) - {"conv3", "conv4"}):
+            raise InputError(f"recipe: {', '.join(sorted(unknown))} cannot be a meeting point or be left out")
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers of this net in order: ``LAYERS`` less those left out."""
+        return tuple(layer for layer in LAYERS if layer not in self.without)
+
+    def outputs(self, layer: str) -> int:
+        """Kernels or neurons of one tower in ``layer``, conv1 to fc7, after ``width``."""
+        return round((self.kernels + self.neurons)[LAYERS.index(layer)] * self.width)
+
+    def meets(self, layer: str) -> bool:
+        """Whether ``layer`` reads both towers. A left-out meeting point passes its meeting to the next layer."""
+        left_out_before = LAYERS[LAYERS.index(layer) - 1] in self.without
+        handed_on = left_out_before and LAYERS[LAYERS.index(layer) - 1] in self.meetings
+        return self.towers > 1 and (layer in self.meetings or handed_on)
+
+    def initial_std(self, layer: str) -> float:
+        """Standard deviation of ``layer``'s initial weights. A narrow net needs 1/sqrt(width) behind conv1."""
+        scale = 1.0 if layer == "conv1" else self.width**-0.5
+        return self.weight_std[LAYERS.index(layer)] * scale
+
+
+@dataclass(frozen=True)
+class OptimizationRecipe:
+    """The training: stochastic gradient descent with the rate inside the velocity (P §5)."""
+
+    batch_size: int = 128  # images, P §5
+    epochs: int = 90  # P §5
+    lr: float = 0.01  # of the weights, P §5
+    bias_lr: float = 0.01  # P §5: equal for all layers
+    bias_lr_held: bool = False  # the biases' rate stays while the weights' falls
+    momentum: float = 0.9  # P §5
+    weight_decay: float = 0.0005  # of weights, not of biases: P §5, S layer-params-145
+    drop_factor: float = 10.0  # P §5
+    drop_epochs: tuple[int, ...] = (25, 51, 79)  # of ``epochs``, S layer-params-145; P §5: three drops
+    conv1_drop_epochs: tuple[int, ...] = ()  # further drops of conv1 alone
+    conv1_frozen_epoch: int | None = None  # from here conv1 is not updated, its velocity untouched
+    plateau_drops: int = 3  # P §5
+    plateau_patience: int = 5  # epochs without a better validation error before a drop, ours (P §5 gives none)
+    stuck_images: int = 1_000_000  # loss still near ln(classes) after these is worth a warning, ours
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs", "lr"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
+
+    def with_lr(self, lr: float) -> Any:
+        """The same recipe at another rate; the biases' rate keeps its ratio to the weights'."""
+        return dataclasses.replace(self, lr=lr, bias_lr=self.bias_lr * lr / self.lr)
+
+
+@dataclass(frozen=True)
+class ImageRecipe:
+    """What happens to an image between the disk and conv1. Pixels are 0..255 throughout."""
+
+    image_size: int = 256  # pixels, shorter side, then the central square, P §2
+    crop_size: int = 224  # pixels, P §3.5, §4.1
+    crop_offsets: int = 32  # offsets a crop can have along one axis: 0..31, P §4.1 (2048 = 32 x 32 x 2)
+    reflect: float = 0.5  # probability of the horizontal reflection, P §4.1
+    mean_central: bool = False  # subtract the mean's central crop from every crop; False: the crop's own part, P §2
+    color_noise: float = 0.1  # standard deviation of alpha_i, times sqrt(lambda_i); 0: none, P §4.1, S
+    color_noise_divisor: float = 1.0  # the noisy image is divided by it
+    color_noise_end: int | None = None  # epoch, of ``epochs``, from which there is no noise
+
+
+@dataclass(frozen=True)
+class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
+    """One experiment of 2012: the net, its training and its images."""
+
+    name: str = "paper"
+
+    def __post_init__(self) -> None:
+        NetworkRecipe.__post_init__(self)
+        OptimizationRecipe.__post_init__(self)
+
+
+def paper_recipe(**changes: Any) -> Recipe:
+    """The paper's recipe; where the paper is silent, the authors' records. ``changes`` replace fields."""
+    return Recipe(**changes)
+
+
+def source_recipe(**changes: Any) -> Recipe:
+    """The recipe of the authors' records (S #145): exactly these fields differ from the paper's."""
+    differences: dict[str, Any] = {
+        "name": "source",
+        "lrn_mean": True,  # S: scale /= size, so alpha is 2e-5 in effect
+        "lrn1_before_relu": True,  # S layers-145
+        "in_map_norm": True,  # S layers-145
+        "weight_std": (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01),  # S layers-145
+        "epochs": 91,  # S layer-params-145
+        "bias_lr": 0.02,  # S layer-params-145
+        "bias_lr_held": True,  # S layer-params-145
+        "conv1_drop_epochs": (67,),  # S layer-params-145
+        "conv1_frozen_epoch": 72,  # S layer-params-145
+        "crop_offsets": 33,  # S: offsets 0..32
+        "mean_central": True,  # S
+        "color_noise_divisor": 1.1,  # S: 1 + 0.1
+        "color_noise_end": 67,  # S
+    }
+    return Recipe(**{**differences, **changes})
