@@ -119,10 +119,6 @@ class OptimizationRecipe:
             if not getattr(self, name) > 0:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
 
-    def with_lr(self, lr: float) -> Any:
-        """The same recipe at another rate; the biases' rate keeps its ratio to the weights'."""
-        return dataclasses.replace(self, lr=lr, bias_lr=self.bias_lr * lr / self.lr)
-
 
 @dataclass(frozen=True)
 class ImageRecipe:
@@ -147,6 +143,44 @@ class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
     def __post_init__(self) -> None:
         NetworkRecipe.__post_init__(self)
         OptimizationRecipe.__post_init__(self)
+
+    def with_lr(self, lr: float) -> Recipe:
+        """The same recipe at another rate; the biases' rate keeps its ratio to the weights'."""
+        return dataclasses.replace(self, lr=lr, bias_lr=self.bias_lr * lr / self.lr)
+
+    def varied(self, *variants: str) -> Recipe:
+        """The same recipe with ``variants`` of the net or its training, keys of ``VARIANTS``.
+
+        Raises InputError when two of them want the same field to differ.
+        """
+        changes: dict[str, Any] = {}
+        for variant in variants:
+            for field, value in VARIANTS[variant].items():
+                if changes.setdefault(field, value) != value:
+                    raise InputError(f"{' and '.join(variants)}: both change {field}; run one of them at a time")
+        return dataclasses.replace(self, **changes)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "no-lrn": {"lrn": False},  # P §3.3; S #148 (the in-map normalisation goes too)
+    "no-overlap": {"pool_size": 2},  # P §3.4; S #147
+    "no-exchange": {  # S #150: towers that never meet before the last layer
+        "meetings": ("fc8",),
+        "kernels": (48, 160, 192, 192, 128),
+        "neurons": (4096, 2048),
+    },
+    "exchange-at-conv4": {"meetings": ("conv4", "fc6", "fc7", "fc8")},  # S #132
+    "one-tower": {  # P §3.2 and its footnote; S #145-half
+        "towers": 1,
+        "kernels": (48, 128, 192, 192, 256),
+        "neurons": (4096, 4096),
+    },
+    "without-conv3": {"without": ("conv3",)},  # P §7
+    "without-conv4": {"without": ("conv4",)},  # P §7
+    "no-color-noise": {"color_noise": 0.0, "color_noise_divisor": 1.0},  # P §4.1
+    "no-dropout": {"dropout": 0.0},  # P §4.2
+    "tanh": {"activation": "tanh"},  # P §3.1
+}
 
 
 def paper_recipe(**changes: Any) -> Recipe:

@@ -1,0 +1,45 @@
+"""What every command shares: flags that fail in one line, and exit codes for the shell."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from alexnet2012.errors import Failure, InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line; flags are not to be abbreviated."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {Path(sys.argv[0]).name} --help")
+
+
+def main(command: Callable[[], None]) -> NoReturn:
+    """Run ``command`` and exit: 0 done, 2 bad input, 3 diverged. A failure is one line on stderr."""
+    try:
+        command()
+    except Failure as failure:
+        if not failure.told:
+            tell(str(failure))
+        sys.exit(failure.exit_code)
+    sys.exit(0)
+
+
+def tell(line: str) -> None:
+    """On stderr, and into torchrun's report."""
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        message = {"message": line, "extraInfo": {"timestamp": int(time.time())}}
+        Path(report).write_text(json.dumps({"message": message}))

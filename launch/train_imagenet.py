@@ -1,0 +1,73 @@
+"""Train the 2012 net: torchrun launch/train_imagenet.py"""
+
+from __future__ import annotations
+
+import dataclasses
+from argparse import Namespace
+from pathlib import Path
+
+from alexnet2012.errors import InputError
+from alexnet2012.recipe import VARIANTS, Recipe, paper_recipe, source_recipe
+from alexnet2012.training import Settings, run
+from command_line import Parser, main
+
+RECIPES = {"paper": paper_recipe, "source": source_recipe}
+
+
+def flags() -> Parser:
+    parser = Parser("Train the 2012 net. Running the same command again goes on where the run stands.")
+    add = parser.add_argument
+    add("--data", default="data/imagenet", help="a directory, sample, fashion-mnist or cifar10")
+    add("--out", type=Path, help="the run's directory (default: runs/ and a name made of the settings)")
+    add("--recipe", default="paper", help="paper or source, the authors' records")
+    add("--epochs", type=int, help="(default: the recipe's)")
+    add("--batch-size", type=int, help="images a step over all processes (default: the recipe's)")
+    add("--lr", type=float, help="rate of the weights (default: the recipe's)")
+    add("--schedule", default="steps", help="steps, plateau or constant")
+    add("--seed", type=int, default=0)
+    add("--width", type=float, default=1.0, help="multiplies kernels and neurons")
+    add("--max-steps", type=int, help="stop after this step of the run")
+    add("--precision", default="fp32", choices=("fp32", "bf16"), help="type of the activations")
+    add("--loader", default="dali", choices=("dali", "torch"))
+    add("--workers", type=int, default=2, help="decoding threads a process")
+    add("--placement", default="split", choices=("split", "together"), help="a tower a process, or both in each")
+    add("--checkpoint-every", type=int, help="steps between checkpoints, beside one an epoch")
+    add("--log-every", type=int, default=20, help="steps between rows of metrics.jsonl")
+    add("--no-lrn", action="store_true", help="no local response normalisation (P §3.3)")
+    add("--no-overlap", action="store_true", help="pooling 2x2/2 (P §3.4)")
+    add("--no-exchange", action="store_true", help="towers that meet only in the last layer")
+    add("--exchange-at", default="conv3", choices=("conv3", "conv4"), help="the convolution where towers meet")
+    add("--one-tower", action="store_true", help="the paper's one-GPU net (P §3.2)")
+    add("--without", choices=("conv3", "conv4"), help="leave a middle layer out (P §7)")
+    add("--no-color-noise", action="store_true", help="(P §4.1)")
+    add("--no-dropout", action="store_true", help="(P §4.2)")
+    add("--activation", default="relu", choices=("relu", "tanh"), help="(P §3.1)")
+    return parser
+
+
+def variants(given: Namespace) -> tuple[str, ...]:
+    """The names of the variants that the flags ask for."""
+    asked = {name: getattr(given, name.replace("-", "_"), False) for name in VARIANTS}
+    asked |= {f"exchange-at-{given.exchange_at}": True, f"without-{given.without}": True, given.activation: True}
+    return tuple(name for name in VARIANTS if asked[name])
+
+
+def recipe(given: Namespace) -> Recipe:
+    """The named recipe with its variants and the numbers that flags replace."""
+    if given.recipe not in RECIPES:
+        raise InputError(f"--recipe {given.recipe}: must be one of {', '.join(RECIPES)}")
+    named = RECIPES[given.recipe]().varied(*variants(given))
+    named = named if given.lr is None else named.with_lr(given.lr)
+    numbers = {"width": given.width, "epochs": given.epochs, "batch_size": given.batch_size}
+    return dataclasses.replace(named, **{name: value for name, value in numbers.items() if value is not None})
+
+
+def settings(given: Namespace) -> Settings:
+    same_name = {field.name for field in dataclasses.fields(Settings)} & vars(given).keys() - {"recipe"}
+    return Settings(
+        recipe=recipe(given), variants=variants(given), **{name: getattr(given, name) for name in same_name}
+    )
+
+
+if __name__ == "__main__":
+    main(lambda: run(settings(flags().parse_args())))

@@ -1,0 +1,247 @@
+"""Where the processes of a run stand, and what they agree on.
+
+With ``network/exchange.py`` the only user of torch.distributed. Everything works without torchrun too: one process
+is a layout like the others, with nothing to communicate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from alexnet2012.errors import Failure, InputError
+from alexnet2012.network.exchange import BetweenRanks, Exchange, InProcess
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(minutes=30)  # a peer may validate, save or resume for this long before it counts as lost
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which towers, which replica and which devices are this process's."""
+
+    rank: int = 0
+    processes: int = 1
+    placement: str = "together"  # "split": a tower a process; "together": both in each
+    devices: tuple[torch.device, ...] = (torch.device("cpu"),)  # one a tower held, or one for all
+    backend: str = "none"
+    threads: int = 1  # of the CPU, in this process
+    groups: dict[str, dist.ProcessGroup] = field(default_factory=dict, compare=False)
+
+    @property
+    def split(self) -> bool:
+        return self.placement == "split"
+
+    @property
+    def tower(self) -> int:
+        """The tower of a process that holds one; 0 where it holds both."""
+        return self.rank % 2 if self.split else 0
+
+    @property
+    def replica(self) -> int:
+        return self.rank // 2 if self.split else self.rank
+
+    @property
+    def replicas(self) -> int:
+        return self.processes // 2 if self.split else self.processes
+
+    @property
+    def first(self) -> bool:
+        """Whether this process prints, writes and decides."""
+        return self.rank == 0
+
+    def exchange(self, towers: int) -> Exchange:
+        """How activations cross in this layout."""
+        return BetweenRanks(self.groups["pair"], self.tower) if self.split else InProcess(towers)
+
+    def replicate(self, net: nn.Module) -> nn.Module:
+        """``net`` with its gradients averaged over the replicas, bucket by bucket while backward runs."""
+        if self.replicas == 1:
+            return net
+        return DistributedDataParallel(
+            net, process_group=self.groups["replicas"], broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+    def describe(self) -> str:
+        """One line for the start of a run."""
+        where = "a tower a process" if self.split else "both towers in each process"
+        devices = " and ".join(dict.fromkeys(map(str, self.devices)))
+        processes = f"{self.processes} process{'es' * (self.processes > 1)}"
+        return f"{processes}, {where}, {self.replicas} replica{'s' * (self.replicas > 1)}, on {devices}" + (
+            f", backend {self.backend}" if self.processes > 1 else ""
+        )
+
+
+@contextlib.contextmanager
+def open_layout(placement: str, towers: int = 2) -> Iterator[Layout]:
+    """The layout torchrun's environment asks for, its process groups open inside the ``with``.
+
+    One process holds both towers: on cuda:0 and cuda:1 if there are two, on one device otherwise. NCCL is the
+    backend if and only if each rank of the node has a GPU of its own, gloo otherwise.
+
+    Raises InputError for an odd number of processes with a tower each.
+    """
+    processes, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    threads = max(1, len(os.sched_getaffinity(0)) // local_processes)
+    torch.set_num_threads(threads)
+    if processes == 1:
+        yield Layout(devices=devices_of_one_process(towers), threads=threads)
+        return
+    refuse_odd_split(placement, processes, towers, rank)
+    gpus = torch.cuda.device_count()
+    local_rank = int(os.environ.get("LOCAL_RANK", rank))
+    device = torch.device("cuda", local_rank % gpus) if gpus else torch.device("cpu")
+    if gpus:
+        torch.cuda.set_device(device)
+    backend = "nccl" if gpus >= local_processes else "gloo"
+    dist.init_process_group("cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo", timeout=PATIENCE)
+    try:
+        groups = open_groups(placement, processes, rank, backend)
+        yield Layout(rank, processes, placement, (device,), backend, threads, groups)
+    finally:
+        dist.destroy_process_group()
+
+
+def devices_of_one_process(towers: int) -> tuple[torch.device, ...]:
+    gpus = min(torch.cuda.device_count(), towers)
+    return tuple(torch.device("cuda", gpu) for gpu in range(gpus)) or (torch.device("cpu"),)
+
+
+def refuse_odd_split(placement: str, processes: int, towers: int, rank: int) -> None:
+    error = None
+    if placement == "split" and towers == 1:
+        error = InputError("--one-tower: one tower cannot be split over processes; add --placement together")
+    elif placement == "split" and processes % 2:
+        error = InputError(
+            f"--nproc-per-node: {processes} processes cannot hold a tower each in pairs; "
+            "start an even number, or add --placement together"
+        )
+    if error:
+        error.told = rank != 0
+        raise error
+
+
+def open_groups(placement: str, processes: int, rank: int, backend: str) -> dict[str, dist.ProcessGroup]:
+    """The groups of this rank. Every rank opens all of them in the same order, as torch.distributed asks.
+
+    ``pair`` carries the network's activations, ``images`` the pair's image gather (a group of its own, so that
+    looking ahead cannot tangle with the exchange), ``replicas`` the gradients of the ranks that hold the same tower.
+    """
+    step = 2 if placement == "split" else 1
+    ranks = range(processes)
+    parts = {"replicas": [list(ranks[tower::step]) for tower in range(step)]}
+    if placement == "split":
+        parts["pair"] = parts["images"] = [list(ranks[first : first + 2]) for first in ranks[::2]]
+    groups = {}
+    for name, part in parts.items():
+        groups[name], _ = dist.new_subgroups_by_enumeration(part, timeout=PATIENCE, backend=backend)
+    return groups  # type: ignore[return-value]
+
+
+def agree(layout: Layout, decide: Callable[[], T]) -> T:
+    """What ``decide`` returns on rank 0, on every rank; its Failure is raised on every rank and printed by rank 0."""
+    if layout.processes == 1:
+        return decide()
+    answer: list[Any] = [None]
+    if layout.first:
+        try:
+            answer = [decide()]
+        except Failure as failure:
+            answer = [failure]
+    dist.broadcast_object_list(answer, src=0)
+    if isinstance(answer[0], Failure):
+        answer[0].told = not layout.first
+        raise answer[0]
+    return answer[0]
+
+
+def sum_over_replicas(layout: Layout, values: Tensor) -> Tensor:
+    """The sum of ``values`` over the replicas, in place; the ranks of a pair hold the same values."""
+    if layout.replicas > 1:
+        dist.all_reduce(values, group=layout.groups["replicas"])
+    return values
+
+
+def share(total: int, part: int, parts: int) -> slice:
+    """Rows of ``total`` that are ``part``'s: parts are neighbours in order, their sizes differ by one at most."""
+    return slice(total * part // parts, total * (part + 1) // parts)
+
+
+class PendingRows:
+    """Rows of one batch on their way between the two ranks of a pair, each of which decoded a half."""
+
+    def __init__(self, layout: Layout, rows: Tensor, total: int) -> None:
+        """``rows`` (n, ...): this rank's ``share`` of ``total`` rows of the global batch."""
+        self.rows, self.work = rows, None
+        if layout.split:
+            first = layout.replica * 2
+            shares = [share(total, rank, layout.processes) for rank in (first, first + 1)]
+            self.sizes = [part.stop - part.start for part in shares]
+            padded = rows.new_empty(max(self.sizes), *rows.shape[1:])
+            padded[: len(rows)] = rows
+            self.parts = [torch.empty_like(padded) for _ in self.sizes]
+            self.work = dist.all_gather(self.parts, padded, group=layout.groups["images"], async_op=True)
+
+    def wait(self) -> Tensor:
+        """The pair's rows in the order of the batch; without a pair this process's own."""
+        if self.work is None:
+            return self.rows
+        self.work.wait()
+        return torch.cat([part[:size] for part, size in zip(self.parts, self.sizes, strict=True)])
+
+
+class PendingMean:
+    """A few numbers averaged over all ranks, on their way to the host.
+
+    With NCCL nobody waits for them before ``read``; with gloo, or one process, they are on the host at once.
+    """
+
+    def __init__(self, layout: Layout, values: Tensor) -> None:
+        """``values`` (n,) float on this rank's device, equal on the ranks of a pair."""
+        self.mean = values.cpu() if layout.backend == "gloo" else values
+        if layout.processes > 1:
+            dist.all_reduce(self.mean)
+            self.mean /= layout.processes
+        self.on_host, self.arrived = self.mean, None
+        if self.mean.is_cuda:
+            self.on_host = torch.empty(self.mean.shape, dtype=self.mean.dtype, pin_memory=True)
+            self.on_host.copy_(self.mean, non_blocking=True)
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
+
+    def read(self) -> list[float]:
+        """The means; waits for their arrival."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.on_host.tolist()
+
+
+def collect(layout: Layout, mine: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Rank 0 gets the tensors of both towers by name, on the CPU; the others get their own.
+
+    ``shapes`` names every tensor of the peer of rank 0's pair, in one order on both ranks. Only that pair talks.
+    """
+    held = {name: tensor.detach().cpu() for name, tensor in mine.items()}
+    if not layout.split or layout.replica > 0:
+        return held
+    pair = layout.groups["pair"]
+    for name in sorted(shapes):
+        if layout.first:
+            arriving = torch.empty(shapes[name], device=layout.devices[0] if layout.backend == "nccl" else "cpu")
+            dist.recv(arriving, group=pair, group_src=1)
+            held[name] = arriving.cpu()
+        else:
+            tensor = mine[name].detach().contiguous()
+            dist.send(tensor if layout.backend == "nccl" else tensor.cpu(), group=pair, group_dst=0)
+    return held

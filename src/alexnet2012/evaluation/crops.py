@@ -1,0 +1,39 @@
+"""The views of a test image (P §4.1): the centre crop, or ten crops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from alexnet2012.recipe import ImageRecipe
+
+CROPS = (1, 10)
+
+
+def crop_offsets(recipe: ImageRecipe, crops: int) -> list[tuple[int, int, bool]]:
+    """(top, left, reflected) of each view: the centre; or corners and centre, then their reflections (P §4.1)."""
+    edge = recipe.image_size - recipe.crop_size
+    centre = (edge // 2, edge // 2)
+    if crops == 1:
+        return [(*centre, False)]
+    five = [(0, 0), (0, edge), (edge, 0), (edge, edge), centre]
+    return [(*offset, reflected) for reflected in (False, True) for offset in five]
+
+
+def views(images: Tensor, mean: Tensor, recipe: ImageRecipe, crops: int) -> Iterator[Tensor]:
+    """Each view of uint8 ``images`` (n, 256, 256, 3): float (n, 3, 224, 224), ready for the net.
+
+    ``mean`` is the mean image (256, 256, 3) on the images' device. Its part under the crop is subtracted and reflected
+    with it (P §2); in the ``source`` recipe its central crop, after reflecting (S).
+    """
+    pixels, mean = images.permute(0, 3, 1, 2), mean.permute(2, 0, 1)
+    size, edge = recipe.crop_size, (recipe.image_size - recipe.crop_size) // 2
+    for top, left, reflected in crop_offsets(recipe, crops):
+        crop = pixels[:, :, top : top + size, left : left + size].float()
+        if recipe.mean_central:
+            crop = crop.flip(3) if reflected else crop
+            yield crop - mean[:, edge : edge + size, edge : edge + size]
+        else:
+            crop = crop - mean[:, top : top + size, left : left + size]
+            yield crop.flip(3) if reflected else crop

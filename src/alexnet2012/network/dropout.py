@@ -1,0 +1,42 @@
+"""The dropout of 2012 (P §4.2), its masks a pure function of where they are used.
+
+A mask value is an integer hash of (seed, step, tower, layer, row of the global batch, unit), so every layout of
+processes and devices draws the same masks, and a run resumed at a step goes on with the masks it would have had.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from alexnet2012.recipe import LAYERS
+
+WORD_MASK = 0xFFFFFFFF
+
+
+class Draw(NamedTuple):
+    """Which masks a training pass uses: the run's seed, the step, and where its rows stand in the global batch."""
+
+    seed: int
+    step: int | Tensor
+    first_row: int = 0
+
+
+def mix(word: Any) -> Any:
+    """A 32-bit finaliser of an int or an int64 tensor; multipliers below 2^31 keep products below 2^63."""
+    word = ((word ^ (word >> 16)) * 0x7FEB352D) & WORD_MASK
+    word = ((word ^ (word >> 15)) * 0x31848BAB) & WORD_MASK
+    return word ^ (word >> 16)
+
+
+def dropout_mask(draw: Draw, tower: int, layer: str, size: torch.Size, share: float, device: torch.device) -> Tensor:
+    """Boolean of ``size`` (rows, units): False for the ``share`` of units that are dropped."""
+    rows, units = size
+    key = mix((draw.seed & WORD_MASK) ^ mix(draw.seed >> 32))
+    for value in (draw.step, tower, LAYERS.index(layer)):
+        key = mix(key ^ value)
+    row = torch.arange(draw.first_row, draw.first_row + rows, device=device)[:, None]
+    unit = torch.arange(units, device=device)
+    return mix(mix(key ^ row) ^ unit) >= int(share * 2**32)

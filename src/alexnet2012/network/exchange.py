@@ -1,0 +1,117 @@
+"""How the towers' activations cross: within one process, or between two ranks.
+
+This is the only communication of the network. Both kinds offer the same two operations on a list of what each tower
+held here has computed:
+
+``meet``  every tower gets both towers' channels, tower 0's first. A tower's channels are used by both towers, so the
+          gradient of its output is the sum of what both uses send back.
+``join``  the process gets both towers' channels once, tower 0's first. Every rank of a pair then computes the same
+          loss from the same values, so a tower's gradient is its own slice of that loss's gradient, counted once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Exchange(Protocol):
+    """What the net asks of an exchange; ``towers`` are the indices of the towers that live in this process."""
+
+    @property
+    def towers(self) -> tuple[int, ...]: ...
+
+    def meet(self, outputs: list[Tensor]) -> list[Tensor]: ...
+
+    def join(self, outputs: list[Tensor], channels: int) -> Tensor: ...
+
+
+class InProcess:
+    """All towers live in this process, each on a device of its own or on one; autograd does the gradients."""
+
+    def __init__(self, towers: int) -> None:
+        self.towers = tuple(range(towers))
+
+    def meet(self, outputs: list[Tensor]) -> list[Tensor]:
+        """[(N, C, ...)] a tower -> [(N, C * towers, ...)] a tower, each on its tower's device."""
+        joined = {x.device: torch.cat([y.to(x.device, non_blocking=True) for y in outputs], dim=1) for x in outputs}
+        return [joined[x.device] for x in outputs]
+
+    def join(self, outputs: list[Tensor], channels: int) -> Tensor:
+        """[(N, C_t, ...)] a tower -> (N, channels, ...) on tower 0's device."""
+        return torch.cat([x.to(outputs[0].device, non_blocking=True) for x in outputs], dim=1)
+
+
+class BetweenRanks:
+    """This process holds one tower, its peer in ``group`` (two ranks, in tower order) the other."""
+
+    def __init__(self, group: dist.ProcessGroup, tower: int) -> None:
+        self.group, self.tower, self.towers = group, tower, (tower,)
+
+    def meet(self, outputs: list[Tensor]) -> list[Tensor]:
+        """[(N, C, ...)] on each rank -> [(N, 2C, ...)], the same values on both ranks."""
+        return [Meet.apply(outputs[0], self)]
+
+    def join(self, outputs: list[Tensor], channels: int) -> Tensor:
+        """[(N, C_t, ...)] on each rank -> (N, channels, ...); C_0 = ceil(channels / 2), C_1 the rest."""
+        return Join.apply(outputs[0], channels, self)
+
+    def peers(self, x: Tensor) -> Tensor:
+        """What the peer passes for the same shape and strides; both ranks call this together."""
+        interleaved = x.dim() == 4 and x.stride(1) == 1
+        x = x.contiguous(memory_format=torch.channels_last if interleaved else torch.contiguous_format)
+        mine = x.as_strided((x.numel(),), (1,))
+        staged = mine.cpu() if x.is_cuda and dist.get_backend(self.group) == "gloo" else mine
+        both = [torch.empty_like(staged) for _ in range(2)]
+        dist.all_gather(both, staged, group=self.group)
+        return both[1 - self.tower].to(x.device).as_strided(x.shape, x.stride())
+
+    def in_order(self, mine: Tensor, peers: Tensor) -> Tensor:
+        return torch.cat([mine, peers] if self.tower == 0 else [peers, mine], dim=1)
+
+
+class Meet(torch.autograd.Function):
+    """Both towers' channels for a layer that reads both.
+
+    Rank t holds x_t (N, C, ...); both ranks get y = [x_0, x_1] (N, 2C, ...).
+    Forward: y[:, tC:(t+1)C] = x_t, sent once each way.
+    Gradient: the layer of rank r sends back g_r (N, 2C, ...); dx_t = (g_0 + g_1)[:, tC:(t+1)C], because x_t was read
+    by both. Each rank keeps its own slice and sends its peer's.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, exchange: BetweenRanks) -> Tensor:
+        ctx.exchange = exchange
+        return exchange.in_order(x, exchange.peers(x))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        halves = gradient.chunk(2, dim=1)
+        mine, peers = halves[ctx.exchange.tower], halves[1 - ctx.exchange.tower]
+        return mine + ctx.exchange.peers(peers), None
+
+
+class Join(torch.autograd.Function):
+    """Both towers' channels for what every rank computes alike: the loss, or a look at the features.
+
+    Rank t holds x_t (N, C_t, ...), C_0 = C_1 or C_1 + 1; both ranks get y = [x_0, x_1] (N, C_0 + C_1, ...).
+    Forward: the shorter half travels padded to C_0, then is cut.
+    Gradient: dx_t = dy[:, slice t], without communication: both ranks hold the same dy, so adding them would count
+    the loss twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, channels: int, exchange: BetweenRanks) -> Tensor:
+        larger = (channels + 1) // 2
+        sizes = (larger, channels - larger)
+        ctx.sizes, ctx.tower = sizes, exchange.tower
+        padding = x.new_zeros(x.shape[0], larger - x.shape[1], *x.shape[2:])
+        peers = exchange.peers(torch.cat([x, padding], dim=1) if padding.numel() else x)
+        return exchange.in_order(x, peers[:, : sizes[1 - exchange.tower]])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient.split(ctx.sizes, dim=1)[ctx.tower], None, None

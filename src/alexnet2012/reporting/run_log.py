@@ -1,0 +1,55 @@
+"""What a run tells while it trains: lines for a person, rows for a program, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from alexnet2012.reporting.kernels import kernel_sheet
+from alexnet2012.reporting.run_directory import RunDirectory
+
+
+class RunLog:
+    """Rank 0's reports. Rows are flushed one by one; TensorBoard forgets what lies after ``step`` on resuming."""
+
+    def __init__(self, run: RunDirectory, step: int, settings: dict[str, Any]) -> None:
+        run.drop_rows_after(step)
+        self.rows = run.metrics.open("a", buffering=1)
+        self.board = SummaryWriter(str(run.tensorboard), purge_step=step + 1)
+        self.board.add_text("settings", "```\n" + json.dumps(settings, indent=2) + "\n```", step)
+
+    def row(self, values: dict[str, Any]) -> None:
+        """One line of ``metrics.jsonl``, its numbers also as TensorBoard scalars."""
+        self.rows.write(json.dumps(values) + "\n")
+        for name, value in values.items():
+            if name not in ("step", "epoch"):
+                self.board.add_scalar(name, value, values["step"])
+
+    def line(self, row: dict[str, Any], last_step: int, batch_size: int) -> None:
+        """One line for a person: where the run stands and how long it still takes."""
+        left = (last_step - row["step"]) * batch_size / row["images_per_second"]
+        print(
+            f"step {row['step']}/{last_step}  epoch {row['epoch']}  loss {row['loss']:.4f}  "
+            f"error {row['train_top1_error']:.1f} %  {row['images_per_second']:.0f} images/s  "
+            f"waiting for data {100 * row['data_wait']:.0f} %  {duration(left)} left",
+            flush=True,
+        )
+
+    def kernels(self, weights: dict[str, Tensor], step: int) -> None:
+        """conv1's kernels as an image."""
+        self.board.add_image("conv1 kernels", kernel_sheet(weights), step)
+
+    def close(self) -> None:
+        self.rows.close()
+        self.board.close()
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its largest fitting unit."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

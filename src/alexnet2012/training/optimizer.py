@@ -1,0 +1,81 @@
+"""The paper's stochastic gradient descent (P §5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alexnet2012.recipe import Recipe
+
+
+class PaperSGD(torch.optim.Optimizer):
+    """v <- momentum * v - weight_decay * lr * w - lr * gradient;  w <- w + v (P §5).
+
+    The rate sits inside the velocity, so a drop of the rate reaches the step only as the velocity turns over;
+    ``torch.optim.SGD`` multiplies the whole velocity by the new rate at once. A group whose rate is 0 is frozen:
+    no update at all, its velocity untouched (S layer-params-145).
+
+    Each parameter's state is its ``velocity``. Raises ValueError for negative settings.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+    ) -> None:
+        if min(lr, momentum, weight_decay) < 0:
+            raise ValueError(f"lr {lr}, momentum {momentum} and weight_decay {weight_decay} must not be negative")
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient; returns what ``closure`` returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [w for w in group["params"] if w.grad is not None]
+            if group["lr"] != 0 and weights:
+                self.update(weights, group["lr"], group["momentum"], group["weight_decay"])
+        return loss
+
+    def update(self, weights: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
+        velocities = [self.velocity(w) for w in weights]
+        torch._foreach_mul_(velocities, momentum)
+        if weight_decay:
+            torch._foreach_add_(velocities, weights, alpha=-weight_decay * lr)
+        gradients = [w.grad for w in weights if w.grad is not None]
+        torch._foreach_add_(velocities, gradients, alpha=-lr)
+        torch._foreach_add_(weights, velocities)
+
+    def velocity(self, weight: Tensor) -> Tensor:
+        """The velocity of ``weight``, zero before its first update."""
+        state = self.state[weight]
+        if "velocity" not in state:
+            state["velocity"] = torch.zeros_like(weight)
+        return state["velocity"]
+
+
+def parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Groups of the recipe's rates and decays: weights before biases, conv1 apart from the layers behind it.
+
+    Biases have no weight decay (S layer-params-145). Group names: ``conv1 weights``, ``conv1 biases``, ``weights``,
+    ``biases``.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter in net.named_parameters():
+        bias = name.endswith(".bias")
+        label = ("conv1 " if ".conv1." in name else "") + ("biases" if bias else "weights")
+        settings = {
+            "lr": recipe.bias_lr if bias else recipe.lr,
+            "weight_decay": 0.0 if bias else recipe.weight_decay,
+            "momentum": recipe.momentum,
+        }
+        groups.setdefault(label, {"name": label, "params": [], **settings})["params"].append(parameter)
+    return list(groups.values())

@@ -1,0 +1,150 @@
+"""A run from its settings to its end: open, agree, resume, train."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+
+from alexnet2012.data import Dataset, Statistics, Sums, measure, open_dataset
+from alexnet2012.distributed import Layout, agree, open_layout, share
+from alexnet2012.errors import InputError
+from alexnet2012.reporting.run_directory import RunDirectory
+from alexnet2012.training import checkpoint
+from alexnet2012.training.settings import Settings
+from alexnet2012.training.trainer import Trainer
+
+
+def run(settings: Settings) -> None:
+    """Train as ``settings`` ask, going on where the run's directory stands.
+
+    Raises InputError for what cannot be used, Diverged at a loss that is not finite.
+    """
+    with open_layout(settings.placement, settings.recipe.towers) as layout:
+        say = print_line if layout.first else silent
+        directory = RunDirectory(settings.directory)
+        agree(layout, lambda: check(settings, layout, directory))
+        train, val = (open_dataset(settings.data, split) for split in ("train", "val"))
+        saved = checkpoint.load(directory.last) if agree(layout, directory.last.exists) else None
+        statistics = (
+            checkpoint.statistics_in(saved)
+            if saved
+            else training_statistics(train, layout, directory, settings.workers)
+        )
+        train, val = (dataset.with_statistics(statistics) for dataset in (train, val))
+        trainer = Trainer(settings, layout, train, val, directory)
+        if saved:
+            agree(layout, lambda: refuse_other_net(saved, trainer, directory.last))
+            trainer.resume(saved)
+        if trainer.step >= trainer.last_step:
+            say(f"{directory.path}: already trained to step {trainer.step}; nothing to do")
+            return
+        announce(say, settings, layout, trainer)
+        if layout.first:
+            directory.record(settings.identity(), **executed(settings, layout))
+        trainer.train()
+        say(f"done: {directory.path}, step {trainer.step}")
+
+
+def print_line(line: str) -> None:
+    print(line, flush=True)
+
+
+def silent(line: str) -> None:
+    """What the other ranks say."""
+
+
+def check(settings: Settings, layout: Layout, directory: RunDirectory) -> None:
+    """Refuse what cannot run. Raises InputError."""
+    batch, replicas = settings.recipe.batch_size, layout.replicas
+    if batch % replicas:
+        raise InputError(
+            f"--batch-size {batch}: does not divide among {replicas} replicas; give a multiple of {replicas}"
+        )
+    train, _ = (open_dataset(settings.data, split) for split in ("train", "val"))
+    if len(train) < batch:
+        raise InputError(f"--batch-size {batch}: the training split has {len(train)} images, less than one batch")
+    directory.claim(settings.identity())
+    if directory.last.exists():
+        checkpoint.load(directory.last)
+
+
+def refuse_other_net(saved: dict[str, Any], trainer: Trainer, path: Path) -> None:
+    """Raises InputError for a checkpoint of another width or number of classes."""
+    width, classes = saved["recipe"]["width"], saved["classes"]
+    if width != trainer.recipe.width:
+        raise InputError(f"{path}: of width {width:g}, not {trainer.recipe.width:g}; give another --out")
+    if classes != trainer.net.classes:
+        raise InputError(f"{path}: of {classes} classes, the data has {trainer.net.classes}; give another --out")
+
+
+def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirectory, workers: int) -> Statistics:
+    """Of the training split: those kept with it or with the run, else measured, each rank its share.
+
+    The ranks meet through files in the run's directory, not in a collective: a million images take longer than any
+    collective should wait.
+    """
+    if dataset.square256:
+        return dataset.statistics
+    parts = [directory.path / f"statistics.part{rank}.npz" for rank in range(layout.processes)]
+    if not directory.statistics.exists():
+        own = share(len(dataset), layout.rank, layout.processes)
+        with Progress(disable=not layout.first) as bar:
+            task = bar.add_task("mean image and colours of the training set", total=own.stop - own.start)
+            sums = measure(dataset, own.start, own.stop, lambda done: bar.advance(task, done), workers)
+        write_whole(parts[layout.rank], sums.save)
+        if layout.first:
+            wait_for(parts)
+            total = Sums()
+            for part in parts:
+                total.merge(Sums.load(part))
+                part.unlink()
+            write_whole(directory.statistics, total.statistics().save)
+    wait_for([directory.statistics])
+    return Statistics.load(directory.statistics)
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``path`` appear only when it is whole."""
+    partial = path.with_suffix(".partial")
+    write(partial)
+    partial.replace(path)
+
+
+def wait_for(paths: list[Path]) -> None:
+    """Wait until other ranks have written ``paths``; torchrun ends this process if one of them fails."""
+    while not all(path.exists() for path in paths):
+        time.sleep(0.1)
+
+
+def announce(say: Callable[[str], None], settings: Settings, layout: Layout, trainer: Trainer) -> None:
+    """What was chosen, once."""
+    recipe, plan, classes = settings.recipe, trainer.plan, trainer.net.classes
+    net = ", ".join(["recipe " + recipe.name, *settings.variants, f"width {recipe.width:g}", f"{classes} classes"])
+    say(f"run      {trainer.run.path}" + (f", going on at step {trainer.step}" if trainer.step else ""))
+    say(f"net      {net}")
+    say(f"data     {settings.data}: {plan.images} training and {len(trainer.val_set)} validation images")
+    say(f"devices  {layout.describe()}; {layout.threads} threads a process, {settings.precision}")
+    say(f"loader   {settings.loader}, {settings.workers} decoding threads a process")
+    steps = f"{recipe.epochs} epochs of {plan.steps_per_epoch} steps of {plan.batch_size} images"
+    say(f"plan     {steps}, schedule {settings.schedule}")
+    say(f"loss     begins with a plateau near ln({classes}) = {math.log(classes):.3f}: expected, not a fault")
+
+
+def executed(settings: Settings, layout: Layout) -> dict[str, Any]:
+    """How the settings are executed: what may differ when the run goes on."""
+    return {
+        "variants": list(settings.variants),
+        "layout": layout.describe(),
+        "threads": layout.threads,
+        "loader": settings.loader,
+        "workers": settings.workers,
+        "max_steps": settings.max_steps,
+        "devices": [torch.cuda.get_device_name(d) if d.type == "cuda" else platform.machine() for d in layout.devices],
+    }

@@ -1,0 +1,62 @@
+"""What a run was asked to do."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alexnet2012.errors import InputError
+from alexnet2012.recipe import Recipe
+from alexnet2012.training.schedule import SCHEDULES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run is asked: what it computes first, then how."""
+
+    data: str  # a directory, "sample", "fashion-mnist" or "cifar10"
+    recipe: Recipe  # variants, width, epochs, batch size and rate are in it
+    variants: tuple[str, ...] = ()  # their names, keys of recipe.VARIANTS
+    schedule: str = "steps"
+    seed: int = 0
+    precision: str = "fp32"  # "fp32" or "bf16": the type of the activations
+    out: Path | None = None
+    max_steps: int | None = None  # absolute: stop after this step of the run
+    loader: str = "dali"
+    workers: int = 2  # threads that decode, a process
+    placement: str = "split"
+    checkpoint_every: int | None = None  # steps
+    log_every: int = 20  # steps
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a value no run can have."""
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"--schedule {self.schedule}: must be one of {', '.join(SCHEDULES)}")
+        for name in ("max_steps", "workers", "checkpoint_every", "log_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+
+    @property
+    def directory(self) -> Path:
+        """Where the run is kept: ``--out``, or ``runs/`` and a name made of every setting that changes the function."""
+        if self.out is not None:
+            return self.out
+        recipe = self.recipe
+        data = self.data if Path(self.data).name == self.data else Path(self.data).resolve().name
+        parts = [data, recipe.name, *self.variants, f"batch{recipe.batch_size}", f"lr{recipe.lr:g}"]
+        parts += [f"width{recipe.width:g}"] if recipe.width != 1 else []
+        parts += [f"epochs{recipe.epochs}", self.schedule, self.precision, f"seed{self.seed}"]
+        return Path("runs") / "-".join(parts)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change what is computed: a run resumes only with the same ones. JSON values."""
+        data = str(Path(self.data).resolve()) if Path(self.data).is_dir() else self.data
+        recipe = {f"recipe.{name}": listed(value) for name, value in dataclasses.asdict(self.recipe).items()}
+        return {"data": data, "schedule": self.schedule, "seed": self.seed, "precision": self.precision, **recipe}
+
+
+def listed(value: Any) -> Any:
+    """JSON knows lists, not tuples."""
+    return list(value) if isinstance(value, tuple) else value
