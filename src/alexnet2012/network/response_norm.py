@@ -1,43 +1,170 @@
-"""Local response normalisation, the paper's formula."""
+"""Local response normalisation (P §3.3), and the in-map one of the authors' records (S layers-145).
+
+The formula is here; how it is computed is in ``response_norm_eager.py`` (torch operations, any device) and
+``response_norm_cpp.py`` (CPU, where a C++ compiler is found).
+"""
 
 from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from alexnet2012.network import response_norm_cpp, response_norm_eager
+from alexnet2012.network.response_norm_eager import Formula, Kernel
+
+_choice = "fast"
+
+
+def use_lrn_kernel(choice: str) -> None:
+    """Compute with the device's best kernel, ``"fast"`` (the default), or with plain torch operations, ``"eager"``."""
+    global _choice
+    if choice not in ("fast", "eager"):
+        raise ValueError(f"LRN kernel {choice!r}: must be fast or eager")
+    _choice = choice
+
+
+def lrn_kernel(device: torch.device | str) -> str:
+    """What computes LRN on ``device``: ``inline C++``, ``Triton`` or ``eager``, with the reason if that is second best.
+
+    The first question about a CPU builds the C++ kernel: seconds, once per machine.
+    """
+    return _kernel(torch.device(device)).name
+
+
+def _kernel(device: torch.device) -> Kernel:
+    return response_norm_eager.KERNEL if _choice == "eager" else _fast_kernel(device.type)
+
+
+@functools.cache
+def _fast_kernel(device_type: str) -> Kernel:
+    eager = response_norm_eager.KERNEL
+    if device_type == "cpu":
+        try:
+            return response_norm_cpp.build() or eager._replace(name="eager (no C++ compiler)")
+        except response_norm_cpp.BuildError as error:
+            warnings.warn(f"LRN runs its slower eager kernel, as the C++ one was not built: {error}", stacklevel=2)
+            return eager._replace(name="eager (the C++ build failed)")
+    return eager
+
+
+def _dense(x: Tensor) -> Tensor:
+    """``x``, or a copy, whose memory holds the channels right before or right after the pixels."""
+    if x.is_contiguous() or x.movedim(1, -1).is_contiguous():
+        return x
+    x = x.clone()  # in the order of its strides
+    return x if x.movedim(1, -1).is_contiguous() else x.contiguous()
+
+
+def _rows(x: Tensor) -> Tensor:
+    """A dense (N, C, ...) as contiguous (rows, C, inner): (N, C, pixels), or (N * pixels, C, 1) of channels-last."""
+    images, channels = x.shape[:2]
+    pixels = x.shape[2:].numel()
+    return x.view(images, channels, pixels) if x.is_contiguous() else x.movedim(1, -1).view(-1, channels, 1)
+
+
+def _computable(x: Tensor, kernel: Kernel) -> Tensor:
+    """``x`` dense and of a type that the kernel takes."""
+    kept = x.dtype in (torch.float32, torch.float64) or kernel.takes_halves
+    return _dense(x) if kept else _dense(x).float()
+
+
+@torch.library.custom_op("alexnet2012::local_response_norm", mutates_args=())
+def _forward(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    kernel = _kernel(x.device)
+    a = _computable(x, kernel)
+    out = torch.empty_like(a)
+    if a.numel():
+        kernel.forward(_rows(a), _rows(out), Formula(size, alpha, beta, k))
+    return out.to(x.dtype)
+
+
+@torch.library.custom_op("alexnet2012::local_response_norm_backward", mutates_args=())
+def _backward(grad: Tensor, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    kernel = _kernel(x.device)
+    a = _computable(x, kernel)
+    if grad.stride() != a.stride() or grad.dtype != a.dtype:
+        grad = torch.empty_like(a).copy_(grad)
+    out = torch.empty_like(a)
+    if a.numel():
+        kernel.backward(_rows(a), _rows(grad), _rows(out), Formula(size, alpha, beta, k))
+    return out.to(x.dtype)
+
+
+@_forward.register_fake
+def _(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    return torch.empty_like(_dense(x))
+
+
+@_backward.register_fake
+def _(grad: Tensor, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    return torch.empty_like(_dense(x))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, *ctx.formula = inputs
+    ctx.save_for_backward(x)  # alone: the window sums are recomputed, cheaper than their traffic to memory
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return _backward(grad, *ctx.saved_tensors, *ctx.formula), None, None, None, None
+
+
+_forward.register_autograd(_gradients, setup_context=_save)
+
+
+def _odd(size: int) -> int:
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"size {size}: the window is centred (P §3.3), so its size must be odd")
+    return size
+
 
 def local_response_norm(x: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> Tensor:
-    """``b_i = a_i / (k + alpha * sum_j a_j^2)^beta`` over ``size`` adjacent channels (P §3.3): the sum, not the mean."""
-    if size < 1 or size % 2 == 0:
-        raise ValueError(f"size {size}: the window is centred on a channel, so its size must be odd")
-    a = x if x.dtype == torch.float64 else x.float()
-    squares = F.pad(a.square().movedim(1, -1), (size // 2, size // 2))
-    sums = squares.unfold(-1, size, 1).sum(-1).movedim(-1, 1)
-    return torch.empty_like(x).copy_(a * (k + alpha * sums) ** -beta)
+    """``b_i = a_i / (k + alpha * sum_j a_j^2)^beta``, j over ``size`` adjacent channels, fewer at the ends (P §3.3).
+
+    The paper's sum: ``torch.nn.LocalResponseNorm`` takes the mean, so ``alpha=1e-4`` here is its ``alpha=5e-4``.
+    ``x``: (N, C, ...) of any float type, computed in float32 at least; dtype and memory format are kept.
+    Differentiable once. Raises ValueError for an even ``size``.
+    """
+    if x.ndim < 2 or not x.is_floating_point():
+        raise ValueError(f"LRN of {x.dtype} {tuple(x.shape)}: needs floating point values (N, C, ...)")
+    return _forward(x, _odd(size), alpha, beta, k)
 
 
 class LocalResponseNorm(nn.Module):
+    """``local_response_norm`` as a layer: no parameters, no buffers. Raises ValueError for an even ``size``."""
+
     def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> None:
         super().__init__()
-        if size < 1 or size % 2 == 0:
-            raise ValueError(f"size {size}: the window is centred on a channel, so its size must be odd")
-        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+        self.size, self.alpha, self.beta, self.k = _odd(size), alpha, beta, k
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, ...) to the same."""
         return local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
 
 
 class InMapResponseNorm(nn.Module):
-    """S layers-145: the same formula, the sum over a ``size`` x ``size`` pixel window inside each map."""
+    """The same formula, the sum over ``size`` x ``size`` pixels of the same map, zeros past its edges (S layers-145).
+
+    Raises ValueError for an even ``size``.
+    """
 
     def __init__(self, size: int = 5, alpha: float = 0.001 / 25, beta: float = 0.75, k: float = 1.0) -> None:
         super().__init__()
-        if size < 1 or size % 2 == 0:
-            raise ValueError(f"size {size}: the window is centred on a pixel, so its size must be odd")
-        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+        self.size, self.alpha, self.beta, self.k = _odd(size), alpha, beta, k
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same, computed in float32 at least; dtype and memory format are kept."""
         a = x if x.dtype == torch.float64 else x.float()
         sums = F.avg_pool2d(a.square(), self.size, 1, self.size // 2, divisor_override=1)
         return (a * (self.k + self.alpha * sums) ** -self.beta).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

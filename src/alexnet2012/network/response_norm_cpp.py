@@ -1,0 +1,187 @@
+"""Local response normalisation on the CPU in C++, compiled at first use for the machine it runs on.
+
+Plain C++ behind ctypes: without torch's headers it compiles in seconds. The library is kept in
+``$XDG_CACHE_HOME/alexnet2012`` (``~/.cache``), named after source, flags, compiler and processor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alexnet2012.network.response_norm_eager import Formula, Kernel
+
+FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC"]
+BUILD_SECONDS = 120  # then the compiler is given up
+
+SOURCE = r"""
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+struct Formula { int64_t size; double alpha, beta, k; };
+
+// Part of a (rows, channels, inner) tensor: `runs` contiguous runs of `length` values, `stride` apart; one run is the
+// pixels of a channel or, if inner is 1, the channels of a pixel. In scratch memory runs lie `padded` apart, the first
+// value at `first`, between zeros where there is no channel, so that a shift by `step` is a shift by one channel.
+struct Tile { int64_t runs, length, stride, padded, first, step; };
+
+// sum over the window that begins at q
+template <int SIZE, typename T> inline T window(const T* q, int64_t size, int64_t step) {
+  T sum = 0;
+  for (int64_t j = 0; j < (SIZE ? SIZE : size); ++j) sum += q[j * step];  // SIZE known: unrolled, hence vectorised
+  return sum;
+}
+
+// power = s^-beta, inverse = 1/s with s = k + alpha * window sum
+template <int SIZE, typename T>
+void scales(const T* __restrict squares, T* __restrict power, T* __restrict inverse, int64_t n, int64_t step,
+            const Formula& f) {
+  const T alpha = f.alpha, beta = f.beta, k = f.k;
+  if (f.beta == 0.75)
+    for (int64_t i = 0; i < n; ++i) {
+      const T root = 1 / std::sqrt(k + alpha * window<SIZE>(squares + i, f.size, step));
+      power[i] = root * std::sqrt(root);
+      inverse[i] = root * root;
+    }
+  else
+    for (int64_t i = 0; i < n; ++i) {
+      inverse[i] = 1 / (k + alpha * window<SIZE>(squares + i, f.size, step));
+      power[i] = std::pow(inverse[i], beta);
+    }
+}
+
+// a / s^beta, or with grad: g_i s_i^-beta - 2 alpha beta a_i sum_j g_j a_j s_j^(-beta-1)
+template <int SIZE, typename T>
+void normalise(const T* a, const T* grad, T* out, T* buffer, T* power, T* inverse, const Tile& t, const Formula& f) {
+  for (int64_t r = 0; r < t.runs; ++r) {
+    const T* __restrict x = a + r * t.stride;
+    T* __restrict square = buffer + t.first + r * t.padded;
+    for (int64_t i = 0; i < t.length; ++i) square[i] = x[i] * x[i];
+  }
+  scales<SIZE>(buffer, power, inverse, (t.runs - 1) * t.padded + t.length, t.step, f);
+  for (int64_t r = 0; r < t.runs; ++r) {
+    const T* __restrict x = a + r * t.stride;
+    const T* __restrict g = (grad ? grad : a) + r * t.stride;
+    const T* __restrict p = power + r * t.padded;
+    const T* __restrict q = inverse + r * t.padded;
+    T* __restrict y = out + r * t.stride;
+    T* __restrict term = buffer + t.first + r * t.padded;
+    for (int64_t i = 0; i < t.length; ++i) y[i] = g[i] * p[i];
+    if (grad)
+      for (int64_t i = 0; i < t.length; ++i) term[i] = y[i] * x[i] * q[i];
+  }
+  const T slope = 2 * f.alpha * f.beta;
+  for (int64_t r = 0; grad && r < t.runs; ++r) {
+    const T* __restrict x = a + r * t.stride;
+    const T* __restrict terms = buffer + r * t.padded;
+    T* __restrict y = out + r * t.stride;
+    for (int64_t i = 0; i < t.length; ++i) y[i] -= slope * x[i] * window<SIZE>(terms + i, f.size, t.step);
+  }
+}
+
+template <int SIZE, typename T>
+void run(const T* a, const T* grad, T* out, int64_t rows, int64_t channels, int64_t inner, Formula f, int threads) {
+  const bool channels_last = inner == 1;
+  const int64_t half = f.size / 2, padded = channels + 2 * half;
+  const int64_t block = channels_last ? 64 : 256;  // pixels; their scratch stays in the L2 cache
+  const int64_t pixels = channels_last ? rows : inner, blocks = (pixels + block - 1) / block;
+  const int64_t tasks = channels_last ? blocks : blocks * rows;
+#pragma omp parallel num_threads(int(std::min<int64_t>(threads, tasks)))
+  {
+    std::vector<T> buffer(padded * block), power(padded * block), inverse(padded * block);
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < tasks; ++i) {
+      const int64_t start = i % blocks * block, width = std::min(block, pixels - start);
+      const int64_t at = channels_last ? start * channels : i / blocks * channels * inner + start;
+      const Tile tile = channels_last ? Tile{width, channels, channels, padded, half, 1}
+                                      : Tile{channels, width, inner, block, half * block, block};
+      normalise<SIZE>(a + at, grad ? grad + at : nullptr, out + at, buffer.data(), power.data(), inverse.data(), tile,
+                      f);
+    }
+  }
+}
+
+template <typename T>
+void run(const void* a, const void* grad, void* out, int64_t rows, int64_t channels, int64_t inner, Formula f,
+         int threads) {
+  auto sized = f.size == 5 ? run<5, T> : run<0, T>;
+  sized((const T*)a, (const T*)grad, (T*)out, rows, channels, inner, f, threads);
+}
+
+extern "C" void local_response_norm(const void* a, const void* grad, void* out, int is_double, int64_t rows,
+                                    int64_t channels, int64_t inner, int64_t size, double alpha, double beta, double k,
+                                    int threads) {
+  (is_double ? run<double> : run<float>)(a, grad, out, rows, channels, inner, {size, alpha, beta, k}, threads);
+}
+"""
+
+
+class BuildError(Exception):
+    """A compiler is there, but no library came of it. The message is one line."""
+
+
+class Library:
+    """The compiled kernel. Tensors are float32 or float64, contiguous (rows, C, inner), on the CPU."""
+
+    def __init__(self, path: Path) -> None:
+        long, double, pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
+        self.call = ctypes.CDLL(str(path)).local_response_norm
+        self.call.argtypes = [*[pointer] * 3, ctypes.c_int, *[long] * 4, *[double] * 3, ctypes.c_int]
+        self.call.restype = None
+
+    def forward(self, a: Tensor, out: Tensor, formula: Formula) -> None:
+        self._run(a, None, out, formula)
+
+    def backward(self, a: Tensor, grad: Tensor, out: Tensor, formula: Formula) -> None:
+        self._run(a, grad.data_ptr(), out, formula)
+
+    def _run(self, a: Tensor, grad: int | None, out: Tensor, formula: Formula) -> None:
+        is_double = a.dtype == torch.float64
+        self.call(a.data_ptr(), grad, out.data_ptr(), is_double, *a.shape, *formula, torch.get_num_threads())
+
+
+def build() -> Kernel | None:
+    """Compile the kernel, or find it in the cache, and load it; None if this machine has no C++ compiler.
+
+    Several processes may do so at once: each puts a complete file in place. Raises BuildError.
+    """
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        return None
+    try:
+        library = Library(_compiled(compiler))
+    except subprocess.CalledProcessError as error:
+        raise BuildError(f"{compiler}: {(error.stderr.strip() or 'failed').splitlines()[0]}") from error
+    except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
+        raise BuildError(str(error)) from error
+    return Kernel("inline C++", library.forward, library.backward)
+
+
+def _compiled(compiler: str) -> Path:
+    """The library for this compiler and processor (predefined macros tell them apart), compiled if it is missing."""
+    macros = _output([compiler, "-march=native", "-dM", "-E", "-x", "c++", "-"], source="")
+    key = hashlib.sha256("\0".join([SOURCE, *FLAGS, macros]).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet2012"
+    library = cache / f"response_norm-{key}.so"
+    if not library.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as own:
+            _output([compiler, *FLAGS, "-x", "c++", "-", "-o", f"{own}/library.so"], SOURCE)
+            Path(own, "library.so").replace(library)
+    return library
+
+
+def _output(command: list[str], source: str) -> str:
+    return subprocess.run(
+        command, input=source, capture_output=True, text=True, check=True, timeout=BUILD_SECONDS
+    ).stdout
