@@ -6,6 +6,7 @@ import dataclasses
 from argparse import Namespace
 from pathlib import Path
 
+from alexnet2012.distributed import TIMEOUT
 from alexnet2012.errors import InputError
 from alexnet2012.recipe import VARIANTS, Recipe, paper_recipe, source_recipe
 from alexnet2012.training import Settings, run
@@ -32,6 +33,13 @@ def flags() -> Parser:
     add("--workers", type=int, default=2, help="decoding threads a process")
     add("--placement", default="split", choices=("split", "together"), help="a tower a process, or both in each")
     add("--checkpoint-every", type=int, help="steps between checkpoints, beside one an epoch")
+    add("--keep", type=int, default=3, help="checkpoints kept, beside the best and one before each drop of the rate")
+    add("--time-limit", type=float, help="minutes after which to save and stop; the same command goes on")
+    add("--collective-timeout", type=float, default=TIMEOUT, help="seconds before a rank that does not move is lost")
+    add("--pairs-across-nodes", action="store_true", help="let the towers of a pair lie on two nodes")
+    add("--on-bad-image", default="stop", choices=("stop", "skip"), help="skip: another image takes its place")
+    add("--lr-scaling", default="none", choices=("none", "linear"), help="linear: --lr times batch size / the recipe's")
+    add("--warmup-epochs", type=float, default=0.0, help="epochs over which the rate rises from 0; 2012 had none")
     add("--log-every", type=int, default=20, help="steps between rows of metrics.jsonl")
     add("--no-lrn", action="store_true", help="no local response normalisation (P §3.3)")
     add("--no-overlap", action="store_true", help="pooling 2x2/2 (P §3.4)")
@@ -58,7 +66,10 @@ def recipe(given: Namespace) -> Recipe:
         raise InputError(f"--recipe {given.recipe}: must be one of {', '.join(RECIPES)}")
     named = RECIPES[given.recipe]().varied(*variants(given))
     named = named if given.lr is None else named.with_lr(given.lr)
-    numbers = {"width": given.width, "epochs": given.epochs, "batch_size": given.batch_size}
+    if given.lr_scaling == "linear" and given.batch_size:
+        named = named.with_lr(named.lr * given.batch_size / named.batch_size)
+    fields = ("width", "epochs", "batch_size", "warmup_epochs")
+    numbers = {name: getattr(given, name) for name in fields}
     return dataclasses.replace(named, **{name: value for name, value in numbers.items() if value is not None})
 
 

@@ -16,14 +16,16 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from alexnet2012.errors import Failure, InputError
+from alexnet2012.liveness import Heartbeat, die_with_parent
 from alexnet2012.network.exchange import BetweenRanks, Exchange, InProcess
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(minutes=30)  # a peer may validate, save or resume for this long before it counts as lost
+TIMEOUT = 600.0  # seconds without any rank moving before one counts as lost
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Layout:
     backend: str = "none"
     threads: int = 1  # of the CPU, in this process
     groups: dict[str, dist.ProcessGroup] = field(default_factory=dict, compare=False)
+    heartbeat: Heartbeat | None = None
 
     @property
     def split(self) -> bool:
@@ -62,7 +65,12 @@ class Layout:
 
     def exchange(self, towers: int) -> Exchange:
         """How activations cross in this layout."""
-        return BetweenRanks(self.groups["pair"], self.tower) if self.split else InProcess(towers)
+        return BetweenRanks(self.groups["pair"], self.tower, self.begin) if self.split else InProcess(towers)
+
+    def begin(self, operation: str, step: int | None = None) -> None:
+        """Say that ``operation``, which all ranks do together, begins."""
+        if self.heartbeat:
+            self.heartbeat.begin(operation, step)
 
     def replicate(self, net: nn.Module) -> nn.Module:
         """``net`` with its gradients averaged over the replicas, bucket by bucket while backward runs."""
@@ -83,34 +91,60 @@ class Layout:
 
 
 @contextlib.contextmanager
-def open_layout(placement: str, towers: int = 2) -> Iterator[Layout]:
+def open_layout(
+    placement: str = "split", towers: int = 2, timeout: float = TIMEOUT, pairs_across_nodes: bool = False
+) -> Iterator[Layout]:
     """The layout torchrun's environment asks for, its process groups open inside the ``with``.
 
     One process holds both towers: on cuda:0 and cuda:1 if there are two, on one device otherwise. NCCL is the
     backend if and only if each rank of the node has a GPU of its own, gloo otherwise.
 
-    Raises InputError for an odd number of processes with a tower each.
+    Raises InputError for an odd number of processes with a tower each, LostRank, where it can still be raised, when a
+    rank has not moved for ``timeout`` seconds.
     """
     processes, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    threads = max(1, len(os.sched_getaffinity(0)) // local_processes)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // local_processes)
     torch.set_num_threads(threads)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
     if processes == 1:
         yield Layout(devices=devices_of_one_process(towers), threads=threads)
         return
-    refuse_odd_split(placement, processes, towers, rank)
+    refuse_pairs(placement, processes, 2 if pairs_across_nodes else local_processes, towers, rank)
     gpus = torch.cuda.device_count()
     local_rank = int(os.environ.get("LOCAL_RANK", rank))
     device = torch.device("cuda", local_rank % gpus) if gpus else torch.device("cpu")
     if gpus:
         torch.cuda.set_device(device)
     backend = "nccl" if gpus >= local_processes else "gloo"
-    dist.init_process_group("cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo", timeout=PATIENCE)
+    store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+    late = timedelta(seconds=2 * timeout + 60)  # the heartbeat speaks first: it knows which rank is lost
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo",
+        store=store,
+        rank=rank,
+        world_size=processes,
+        timeout=late,
+    )
+    heartbeat = Heartbeat(store, rank, processes, timeout)
     try:
-        groups = open_groups(placement, processes, rank, backend)
-        yield Layout(rank, processes, placement, (device,), backend, threads, groups)
+        dist.barrier()
+        groups = open_groups(placement, processes, rank, backend, late)
+        yield Layout(rank, processes, placement, (device,), backend, threads, groups, heartbeat)
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        raise heartbeat.lost() from error
     finally:
-        dist.destroy_process_group()
+        heartbeat.close()
+    dist.destroy_process_group()
+
+
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Whether a collective failed because a peer went away; gloo raises plain RuntimeErrors."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def devices_of_one_process(towers: int) -> tuple[torch.device, ...]:
@@ -118,7 +152,8 @@ def devices_of_one_process(towers: int) -> tuple[torch.device, ...]:
     return tuple(torch.device("cuda", gpu) for gpu in range(gpus)) or (torch.device("cpu"),)
 
 
-def refuse_odd_split(placement: str, processes: int, towers: int, rank: int) -> None:
+def refuse_pairs(placement: str, processes: int, local_processes: int, towers: int, rank: int) -> None:
+    """Raises InputError, on every rank, where towers cannot be paired."""
     error = None
     if placement == "split" and towers == 1:
         error = InputError("--one-tower: one tower cannot be split over processes; add --placement together")
@@ -127,12 +162,19 @@ def refuse_odd_split(placement: str, processes: int, towers: int, rank: int) -> 
             f"--nproc-per-node: {processes} processes cannot hold a tower each in pairs; "
             "start an even number, or add --placement together"
         )
+    elif placement == "split" and local_processes % 2:
+        error = InputError(
+            f"--nproc-per-node: {local_processes} processes a node put the towers of a pair on two nodes; "
+            "start an even number a node, or add --pairs-across-nodes"
+        )
     if error:
         error.told = rank != 0
         raise error
 
 
-def open_groups(placement: str, processes: int, rank: int, backend: str) -> dict[str, dist.ProcessGroup]:
+def open_groups(
+    placement: str, processes: int, rank: int, backend: str, timeout: timedelta
+) -> dict[str, dist.ProcessGroup]:
     """The groups of this rank. Every rank opens all of them in the same order, as torch.distributed asks.
 
     ``pair`` carries the network's activations, ``images`` the pair's image gather (a group of its own, so that
@@ -145,7 +187,7 @@ def open_groups(placement: str, processes: int, rank: int, backend: str) -> dict
         parts["pair"] = parts["images"] = [list(ranks[first : first + 2]) for first in ranks[::2]]
     groups = {}
     for name, part in parts.items():
-        groups[name], _ = dist.new_subgroups_by_enumeration(part, timeout=PATIENCE, backend=backend)
+        groups[name], _ = dist.new_subgroups_by_enumeration(part, timeout=timeout, backend=backend)
     return groups  # type: ignore[return-value]
 
 
@@ -166,10 +208,11 @@ def agree(layout: Layout, decide: Callable[[], T]) -> T:
     return answer[0]
 
 
-def sum_over_replicas(layout: Layout, values: Tensor) -> Tensor:
-    """The sum of ``values`` over the replicas, in place; the ranks of a pair hold the same values."""
-    if layout.replicas > 1:
-        dist.all_reduce(values, group=layout.groups["replicas"])
+def reduce(layout: Layout, values: Tensor, over: str = "all", largest: bool = False) -> Tensor:
+    """The sum of ``values``, or their maximum, over a group's ranks: "all", "replicas" or "pair"."""
+    values = values.cpu() if layout.backend == "gloo" else values
+    if (over == "all" and layout.processes > 1) or over in layout.groups:
+        dist.all_reduce(values, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, layout.groups.get(over))
     return values
 
 
@@ -209,10 +252,7 @@ class PendingMean:
 
     def __init__(self, layout: Layout, values: Tensor) -> None:
         """``values`` (n,) float on this rank's device, equal on the ranks of a pair."""
-        self.mean = values.cpu() if layout.backend == "gloo" else values
-        if layout.processes > 1:
-            dist.all_reduce(self.mean)
-            self.mean /= layout.processes
+        self.mean = reduce(layout, values) / layout.processes
         self.on_host, self.arrived = self.mean, None
         if self.mean.is_cuda:
             self.on_host = torch.empty(self.mean.shape, dtype=self.mean.dtype, pin_memory=True)
@@ -228,12 +268,14 @@ class PendingMean:
 
 
 def collect(layout: Layout, mine: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Rank 0 gets the tensors of both towers by name, on the CPU; the others get their own.
+    """Rank 0 gets copies of the tensors of both towers by name, on the CPU; the others nothing of use.
 
     ``shapes`` names every tensor of the peer of rank 0's pair, in one order on both ranks. Only that pair talks.
     """
-    held = {name: tensor.detach().cpu() for name, tensor in mine.items()}
-    if not layout.split or layout.replica > 0:
+    if layout.replica > 0:
+        return {}
+    held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in mine.items()}
+    if not layout.split:
         return held
     pair = layout.groups["pair"]
     for name in sorted(shapes):

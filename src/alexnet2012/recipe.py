@@ -107,7 +107,9 @@ class OptimizationRecipe:
     momentum: float = 0.9  # P §5
     weight_decay: float = 0.0005  # of weights, not of biases: P §5, S layer-params-145
     drop_factor: float = 10.0  # P §5
-    drop_epochs: tuple[int, ...] = (25, 51, 79)  # of ``epochs``, S layer-params-145; P §5: three drops
+    schedule_epochs: int = 90  # the run that the epochs below are epochs of; a run of other length scales them, P §5
+    warmup_epochs: float = 0.0  # of ``epochs``, the rate rising from 0; 2012 had none, ours for large batches
+    drop_epochs: tuple[int, ...] = (25, 51, 79)  # S layer-params-145; P §5: three drops
     conv1_drop_epochs: tuple[int, ...] = ()  # further drops of conv1 alone
     conv1_frozen_epoch: int | None = None  # from here conv1 is not updated, its velocity untouched
     plateau_drops: int = 3  # P §5
@@ -118,6 +120,10 @@ class OptimizationRecipe:
         for name in ("batch_size", "epochs", "lr"):
             if not getattr(self, name) > 0:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise InputError(
+                f"--warmup-epochs {self.warmup_epochs:g}: must be at least 0 and below the {self.epochs} epochs"
+            )
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ class ImageRecipe:
     mean_central: bool = False  # subtract the mean's central crop from every crop; False: the crop's own part, P §2
     color_noise: float = 0.1  # standard deviation of alpha_i, times sqrt(lambda_i); 0: none, P §4.1, S
     color_noise_divisor: float = 1.0  # the noisy image is divided by it
-    color_noise_end: int | None = None  # epoch, of ``epochs``, from which there is no noise
+    color_noise_end: int | None = None  # epoch, of ``schedule_epochs``, from which there is no noise
 
 
 @dataclass(frozen=True)
@@ -197,6 +203,7 @@ def source_recipe(**changes: Any) -> Recipe:
         "in_map_norm": True,  # S layers-145
         "weight_std": (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01),  # S layers-145
         "epochs": 91,  # S layer-params-145
+        "schedule_epochs": 91,  # S layer-params-145
         "bias_lr": 0.02,  # S layer-params-145
         "bias_lr_held": True,  # S layer-params-145
         "conv1_drop_epochs": (67,),  # S layer-params-145
@@ -207,3 +214,23 @@ def source_recipe(**changes: Any) -> Recipe:
         "color_noise_end": 67,  # S
     }
     return Recipe(**{**differences, **changes})
+
+
+@dataclass(frozen=True)
+class Result2012:
+    """Error rates of 2012, in percent: softmax outputs of ``nets`` nets averaged, over ``crops`` crops an image."""
+
+    data: str
+    nets: int
+    crops: int
+    top1_error: float
+    top5_error: float
+
+
+RESULTS_2012 = (
+    Result2012("ILSVRC-2012 validation", 1, 10, 40.7, 18.2),  # P table 2; S #145: 40.664, 18.210
+    Result2012("ILSVRC-2012 validation", 5, 10, 38.1, 16.4),  # P table 2
+    Result2012("ILSVRC-2012 validation", 7, 10, 36.7, 15.4),  # P table 2: two of them pre-trained on ImageNet 2011
+    Result2012("ILSVRC-2010 test", 1, 10, 37.5, 17.0),  # P table 1; S #145: 37.473, 16.999
+    Result2012("ILSVRC-2010 test", 1, 1, 39.0, 18.3),  # P §4.1; S #145: 39.025, 18.295
+)

@@ -82,11 +82,11 @@ class AlexNet(nn.Module):
         features = {}
         for layer in self.recipe.layers:
             if self.recipe.meets(layer):
-                outputs = self.exchange.meet(outputs)
+                outputs = self.exchange.meet(outputs, layer)
             outputs = [tower(layer, x, draw) for tower, x in zip(self.held, outputs, strict=True)]
             if return_features and layer != "fc8":
-                features[layer] = self.exchange.join(outputs, self.recipe.towers * self.recipe.outputs(layer))
-        logits = self.exchange.join(outputs, self.classes)
+                features[layer] = self.exchange.join(outputs, layer, self.recipe.towers * self.recipe.outputs(layer))
+        logits = self.exchange.join(outputs, "fc8", self.classes)
         return (logits, {**features, "fc8": logits}) if return_features else logits
 
     def next_draw(self, step: int | Tensor | None, first_row: int) -> Draw:

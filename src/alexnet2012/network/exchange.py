@@ -11,6 +11,7 @@ held here has computed:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -24,9 +25,9 @@ class Exchange(Protocol):
     @property
     def towers(self) -> tuple[int, ...]: ...
 
-    def meet(self, outputs: list[Tensor]) -> list[Tensor]: ...
+    def meet(self, outputs: list[Tensor], layer: str) -> list[Tensor]: ...
 
-    def join(self, outputs: list[Tensor], channels: int) -> Tensor: ...
+    def join(self, outputs: list[Tensor], layer: str, channels: int) -> Tensor: ...
 
 
 class InProcess:
@@ -35,32 +36,38 @@ class InProcess:
     def __init__(self, towers: int) -> None:
         self.towers = tuple(range(towers))
 
-    def meet(self, outputs: list[Tensor]) -> list[Tensor]:
+    def meet(self, outputs: list[Tensor], layer: str) -> list[Tensor]:
         """[(N, C, ...)] a tower -> [(N, C * towers, ...)] a tower, each on its tower's device."""
         joined = {x.device: torch.cat([y.to(x.device, non_blocking=True) for y in outputs], dim=1) for x in outputs}
         return [joined[x.device] for x in outputs]
 
-    def join(self, outputs: list[Tensor], channels: int) -> Tensor:
+    def join(self, outputs: list[Tensor], layer: str, channels: int) -> Tensor:
         """[(N, C_t, ...)] a tower -> (N, channels, ...) on tower 0's device."""
         return torch.cat([x.to(outputs[0].device, non_blocking=True) for x in outputs], dim=1)
 
 
 class BetweenRanks:
-    """This process holds one tower, its peer in ``group`` (two ranks, in tower order) the other."""
+    """This process holds one tower, its peer in ``group`` (two ranks, in tower order) the other.
 
-    def __init__(self, group: dist.ProcessGroup, tower: int) -> None:
-        self.group, self.tower, self.towers = group, tower, (tower,)
+    ``begin`` is told the name of each crossing before it waits for the peer.
+    """
 
-    def meet(self, outputs: list[Tensor]) -> list[Tensor]:
+    def __init__(
+        self, group: dist.ProcessGroup, tower: int, begin: Callable[[str], object] = lambda name: None
+    ) -> None:
+        self.group, self.tower, self.towers, self.begin = group, tower, (tower,), begin
+
+    def meet(self, outputs: list[Tensor], layer: str) -> list[Tensor]:
         """[(N, C, ...)] on each rank -> [(N, 2C, ...)], the same values on both ranks."""
-        return [Meet.apply(outputs[0], self)]
+        return [Meet.apply(outputs[0], layer, self)]
 
-    def join(self, outputs: list[Tensor], channels: int) -> Tensor:
+    def join(self, outputs: list[Tensor], layer: str, channels: int) -> Tensor:
         """[(N, C_t, ...)] on each rank -> (N, channels, ...); C_0 = ceil(channels / 2), C_1 the rest."""
-        return Join.apply(outputs[0], channels, self)
+        return Join.apply(outputs[0], layer, channels, self)
 
-    def peers(self, x: Tensor) -> Tensor:
+    def peers(self, x: Tensor, crossing: str) -> Tensor:
         """What the peer passes for the same shape and strides; both ranks call this together."""
+        self.begin(crossing)
         interleaved = x.dim() == 4 and x.stride(1) == 1
         x = x.contiguous(memory_format=torch.channels_last if interleaved else torch.contiguous_format)
         mine = x.as_strided((x.numel(),), (1,))
@@ -83,15 +90,15 @@ class Meet(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, exchange: BetweenRanks) -> Tensor:
-        ctx.exchange = exchange
-        return exchange.in_order(x, exchange.peers(x))
+    def forward(ctx: Any, x: Tensor, layer: str, exchange: BetweenRanks) -> Tensor:
+        ctx.layer, ctx.exchange = layer, exchange
+        return exchange.in_order(x, exchange.peers(x, f"towers meet before {layer}"))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         halves = gradient.chunk(2, dim=1)
         mine, peers = halves[ctx.exchange.tower], halves[1 - ctx.exchange.tower]
-        return mine + ctx.exchange.peers(peers), None
+        return mine + ctx.exchange.peers(peers, f"gradients of {ctx.layer}'s input"), None, None
 
 
 class Join(torch.autograd.Function):
@@ -104,14 +111,14 @@ class Join(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, channels: int, exchange: BetweenRanks) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: str, channels: int, exchange: BetweenRanks) -> Tensor:
         larger = (channels + 1) // 2
         sizes = (larger, channels - larger)
         ctx.sizes, ctx.tower = sizes, exchange.tower
         padding = x.new_zeros(x.shape[0], larger - x.shape[1], *x.shape[2:])
-        peers = exchange.peers(torch.cat([x, padding], dim=1) if padding.numel() else x)
+        peers = exchange.peers(torch.cat([x, padding], dim=1) if padding.numel() else x, f"{layer} joined")
         return exchange.in_order(x, peers[:, : sizes[1 - exchange.tower]])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient.split(ctx.sizes, dim=1)[ctx.tower], None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return gradient.split(ctx.sizes, dim=1)[ctx.tower], None, None, None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from alexnet2012.errors import InputError
 
@@ -23,7 +24,8 @@ class RunDirectory:
         self.config, self.metrics = path / "config.json", path / "metrics.jsonl"
         self.tensorboard, self.checkpoints, self.figures = path / "tensorboard", path / "checkpoints", path / "figures"
         self.last, self.best = self.checkpoints / "last.pt", self.checkpoints / "best.pt"
-        self.statistics = path / "statistics.npz"
+        self.statistics, self.state = path / "statistics.npz", path / "state.json"
+        self.lock: TextIO | None = None
 
     def claim(self, identity: dict[str, Any]) -> None:
         """Make the directory, or recognise it as this run's; ``identity`` is what a run resumes with only.
@@ -43,6 +45,26 @@ class RunDirectory:
             reason = error.strerror if isinstance(error, OSError) else "config.json is not readable"
             raise InputError(f"--out {self.path}: cannot be used ({reason}); give another directory") from error
 
+    def take(self) -> None:
+        """Keep every other run out until this process ends; the kernel drops the lock of a process that dies.
+
+        Raises InputError naming the host and process that has it.
+        """
+        self.lock = (self.path / "lock").open("a+")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.lock.seek(0)
+            holder = self.lock.read().strip()
+            raise InputError(f"--out {self.path}: another run is writing there ({holder}); wait or stop it") from error
+        self.lock.truncate(0)
+        self.lock.write(f"process {os.getpid()} on {platform.node()}\n")
+        self.lock.flush()
+
+    def say_state(self, state: str, step: int, reason: str = "") -> None:
+        """Write ``state.json``: running, preempted, done or failed, with the step; torchrun hides exit codes."""
+        write_whole(self.state, json.dumps({"state": state, "step": step, "reason": reason}) + "\n")
+
     def refuse_other_settings(self, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
         for name in sorted(recorded.keys() | asked.keys()):
             if recorded.get(name) != asked.get(name):
@@ -60,18 +82,21 @@ class RunDirectory:
             "command": sys.argv,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         }
-        partial = self.config.with_suffix(".partial")
-        partial.write_text(json.dumps(config, indent=2) + "\n")
-        partial.replace(self.config)
+        write_whole(self.config, json.dumps(config, indent=2) + "\n")
 
     def drop_rows_after(self, step: int) -> None:
         """Drop the metrics of steps that will be trained again, and a row cut short by a kill."""
         if not self.metrics.exists():
             return
         kept = [line for line in self.metrics.read_text().splitlines(keepends=True) if step_of(line) <= step]
-        partial = self.metrics.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        partial.replace(self.metrics)
+        write_whole(self.metrics, "".join(kept))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace ``path`` at once: a reader, or a kill, finds the old file or the new one."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def step_of(line: str) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from alexnet2012.evaluation import ErrorRates
 from alexnet2012.reporting.kernels import kernel_sheet
 from alexnet2012.reporting.run_directory import RunDirectory
 
@@ -27,6 +28,21 @@ class RunLog:
         for name, value in values.items():
             if name not in ("step", "epoch"):
                 self.board.add_scalar(name, value, values["step"])
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """Values for TensorBoard alone."""
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def validation(self, step: int, epoch: int, epochs: int, rates: ErrorRates) -> None:
+        """A row and a line for the end of an epoch."""
+        errors = {"val_top1_error": rates.top1_error, "val_top5_error": rates.top5_error}
+        self.row({"step": step, "epoch": epoch, **errors})
+        print(
+            f"epoch {epoch}/{epochs}  validation on the centre crop of {rates.images} images: "
+            f"top-1 error {rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} %",
+            flush=True,
+        )
 
     def line(self, row: dict[str, Any], last_step: int, batch_size: int) -> None:
         """One line for a person: where the run stands and how long it still takes."""

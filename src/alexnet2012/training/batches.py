@@ -8,16 +8,18 @@ import torch
 from torch import Tensor
 
 from alexnet2012.data import Dataset, TrainingPlan, finish, open_loader
-from alexnet2012.data.plan import Views
-from alexnet2012.distributed import Layout, PendingRows, share
+from alexnet2012.distributed import Layout, PendingRows, reduce, share
+from alexnet2012.errors import InputError
 from alexnet2012.training.settings import Settings
+
+OUT_OF_DATA = "another rank cannot read its images"
 
 
 class TrainingBatches:
     """This replica's rows of each global batch from ``first_step`` on: images (n, 3, 224, 224) and labels (n,).
 
-    Each rank of a pair decodes half of them; their gather runs one batch ahead of its use. Raises InputError naming
-    a file that is no image.
+    Each rank of a pair decodes half of them; their gather runs one batch ahead of its use. A loader's InputError is
+    kept in ``failure`` while the step before it is trained, so that all ranks can save and stop together.
     """
 
     def __init__(
@@ -28,26 +30,42 @@ class TrainingBatches:
         self.own = share(plan.batch_size, layout.rank, layout.processes)
         self.replica = share(plan.batch_size, layout.replica, layout.replicas)
         self.mean = torch.from_numpy(dataset.statistics.mean).to(layout.devices[0])
-        decode_on = torch.device("cpu") if layout.backend == "gloo" else layout.devices[0]
+        self.decode_on = torch.device("cpu") if layout.backend == "gloo" else layout.devices[0]
         own_views = (plan.views(step, self.own.start, self.own.stop) for step in self.steps)
-        self.loader = open_loader(settings.loader, dataset, own_views, self.recipe, settings.workers, decode_on)
+        self.loader = open_loader(settings.loader, dataset, own_views, self.recipe, settings.workers, self.decode_on)
+        self.failure: InputError | None = None
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        waiting: tuple[PendingRows, PendingRows] | None = None
-        steps = iter(self.steps)
-        for images, labels in self.loader:
-            arriving = tuple(PendingRows(self.layout, rows, self.plan.batch_size) for rows in (images, labels))
-            if waiting:
-                yield self.ready(next(steps), *waiting)
-            waiting = arriving  # type: ignore[assignment]
-        if waiting:
-            yield self.ready(next(steps), *waiting)
+        decoded = iter(self.loader)
+        coming = self.send(decoded)
+        if reduce(self.layout, torch.tensor([float(self.failure is not None)])).item():
+            self.raise_failure()
+        for step in self.steps:
+            arriving, coming = coming, self.send(decoded) if step + 1 < self.steps.stop else []
+            yield self.ready(step, *arriving)
+
+    def send(self, decoded: Iterator[tuple[Tensor, Tensor]]) -> list[PendingRows]:
+        """Begin the pair's gather of the next batch; blank images take the place of what cannot be read."""
+        try:
+            images, labels = next(decoded)
+        except InputError as failure:
+            self.failure = failure
+            count, size = self.own.stop - self.own.start, self.recipe.crop_size
+            images = torch.zeros(count, 3, size, size, device=self.decode_on)
+            labels = torch.zeros(count, dtype=torch.int64, device=self.decode_on)
+        return [PendingRows(self.layout, rows, self.plan.batch_size) for rows in (images, labels)]
 
     def ready(self, step: int, images: PendingRows, labels: PendingRows) -> tuple[Tensor, Tensor]:
         device = self.layout.devices[0]
-        views: Views = self.plan.views(step, self.replica.start, self.replica.stop)
+        views = self.plan.views(step, self.replica.start, self.replica.stop)
         pixels = finish(images.wait().to(device, non_blocking=True), views, self.mean, self.recipe)
         return pixels, labels.wait().to(device, non_blocking=True)
+
+    def raise_failure(self) -> None:
+        """Raises this rank's InputError, or, where another rank has one, an InputError that is already told."""
+        failure = self.failure or InputError(OUT_OF_DATA)
+        failure.told = self.failure is None
+        raise failure
 
     def close(self) -> None:
         """Stop the loader."""

@@ -25,6 +25,10 @@ from alexnet2012.training.optimizer import PaperSGD
 FORMAT = 1
 
 
+class Broken(InputError):
+    """A checkpoint file that is cut short or altered."""
+
+
 def gather_net(net: AlexNet, optimizer: PaperSGD, layout: Layout) -> dict[str, dict[str, Tensor]]:
     """``weights`` and ``velocities`` of both towers by name, whole on rank 0, on the CPU."""
     shapes = whole_shapes(net)
@@ -71,14 +75,6 @@ def sync_directory(directory: Path) -> None:
     os.close(descriptor)
 
 
-def save_alias(path: Path, alias: Path) -> None:
-    """Let ``alias`` name the file that ``path`` now names, without writing it again."""
-    partial = alias.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    os.link(path, partial)
-    partial.replace(alias)
-
-
 def load(path: Path | str) -> dict[str, Any]:
     """The contents of a checkpoint, its tensors mapped from the file.
 
@@ -92,9 +88,9 @@ def load(path: Path | str) -> dict[str, Any]:
             damaged = archive.testzip()  # every record carries a CRC-32
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True) if damaged is None else None
     except Exception as error:
-        raise InputError(f"{path}: not a whole checkpoint ({type(error).__name__}); use another one") from error
+        raise Broken(f"{path}: not a whole checkpoint ({type(error).__name__})") from error
     if damaged is not None:
-        raise InputError(f"{path}: damaged (checksum of {damaged}); use another one")
+        raise Broken(f"{path}: damaged (the checksum of {damaged} differs)")
     if not isinstance(saved, dict) or not {"format", "weights", "recipe"} <= saved.keys():
         raise InputError(f"{path}: not a checkpoint of this project")
     if saved["format"] > FORMAT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from alexnet2012.distributed import Layout, agree, open_layout, share
 from alexnet2012.errors import InputError
 from alexnet2012.reporting.run_directory import RunDirectory
 from alexnet2012.training import checkpoint
+from alexnet2012.training.saver import CheckpointStore
 from alexnet2012.training.settings import Settings
 from alexnet2012.training.trainer import Trainer
 
@@ -24,32 +26,55 @@ from alexnet2012.training.trainer import Trainer
 def run(settings: Settings) -> None:
     """Train as ``settings`` ask, going on where the run's directory stands.
 
-    Raises InputError for what cannot be used, Diverged at a loss that is not finite.
+    Raises InputError for what cannot be used, Diverged at a loss that is not finite, LostRank where another process
+    of the run is gone.
     """
-    with open_layout(settings.placement, settings.recipe.towers) as layout:
-        say = print_line if layout.first else silent
+    recipe = settings.recipe
+    with open_layout(
+        settings.placement, recipe.towers, settings.collective_timeout, settings.pairs_across_nodes
+    ) as layout:
         directory = RunDirectory(settings.directory)
-        agree(layout, lambda: check(settings, layout, directory))
-        train, val = (open_dataset(settings.data, split) for split in ("train", "val"))
-        saved = checkpoint.load(directory.last) if agree(layout, directory.last.exists) else None
-        statistics = (
-            checkpoint.statistics_in(saved)
-            if saved
-            else training_statistics(train, layout, directory, settings.workers)
-        )
-        train, val = (dataset.with_statistics(statistics) for dataset in (train, val))
-        trainer = Trainer(settings, layout, train, val, directory)
-        if saved:
-            agree(layout, lambda: refuse_other_net(saved, trainer, directory.last))
-            trainer.resume(saved)
+        newest = agree(layout, lambda: check(settings, layout, directory))
+        trainer = make_trainer(settings, layout, directory, newest)
+        say = print_line if layout.first else silent
         if trainer.step >= trainer.last_step:
             say(f"{directory.path}: already trained to step {trainer.step}; nothing to do")
             return
         announce(say, settings, layout, trainer)
         if layout.first:
             directory.record(settings.identity(), **executed(settings, layout))
-        trainer.train()
-        say(f"done: {directory.path}, step {trainer.step}")
+        how = train_and_tell(trainer, directory)
+        say(f"{how}: {directory.path}, step {trainer.step}")
+
+
+def make_trainer(settings: Settings, layout: Layout, directory: RunDirectory, newest: Path | None) -> Trainer:
+    """A trainer at its first step, or where the checkpoint ``newest`` stands."""
+    train, val = (open_dataset(settings.data, split) for split in ("train", "val"))
+    saved = checkpoint.load(newest) if newest else None
+    statistics = checkpoint.statistics_in(saved) if saved else training_statistics(train, layout, directory, settings)
+    train, val = train.with_statistics(statistics), val.with_statistics(statistics)
+    trainer = Trainer(settings, layout, train, val, directory)
+    if saved:
+        agree(layout, lambda: refuse_other_net(saved, trainer, directory.last))
+        trainer.resume(saved)
+    return trainer
+
+
+def train_and_tell(trainer: Trainer, directory: RunDirectory) -> str:
+    """Train; rank 0 keeps ``state.json`` true."""
+
+    def tell(state: str, reason: str = "") -> None:
+        if trainer.layout.first:
+            directory.say_state(state, trainer.step, reason)
+
+    tell("running")
+    try:
+        how = trainer.train()
+    except BaseException as error:
+        tell("failed", str(error))
+        raise
+    tell(how)
+    return how
 
 
 def print_line(line: str) -> None:
@@ -60,8 +85,8 @@ def silent(line: str) -> None:
     """What the other ranks say."""
 
 
-def check(settings: Settings, layout: Layout, directory: RunDirectory) -> None:
-    """Refuse what cannot run. Raises InputError."""
+def check(settings: Settings, layout: Layout, directory: RunDirectory) -> Path | None:
+    """Take the run's directory; the checkpoint to go on from, if any. Raises InputError for what cannot run."""
     batch, replicas = settings.recipe.batch_size, layout.replicas
     if batch % replicas:
         raise InputError(
@@ -71,8 +96,11 @@ def check(settings: Settings, layout: Layout, directory: RunDirectory) -> None:
     if len(train) < batch:
         raise InputError(f"--batch-size {batch}: the training split has {len(train)} images, less than one batch")
     directory.claim(settings.identity())
-    if directory.last.exists():
-        checkpoint.load(directory.last)
+    directory.take()
+    newest, broken = CheckpointStore(directory.checkpoints, settings.keep).newest()
+    for line in broken:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    return newest
 
 
 def refuse_other_net(saved: dict[str, Any], trainer: Trainer, path: Path) -> None:
@@ -84,7 +112,7 @@ def refuse_other_net(saved: dict[str, Any], trainer: Trainer, path: Path) -> Non
         raise InputError(f"{path}: of {classes} classes, the data has {trainer.net.classes}; give another --out")
 
 
-def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirectory, workers: int) -> Statistics:
+def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirectory, settings: Settings) -> Statistics:
     """Of the training split: those kept with it or with the run, else measured, each rank its share.
 
     The ranks meet through files in the run's directory, not in a collective: a million images take longer than any
@@ -97,7 +125,7 @@ def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirector
         own = share(len(dataset), layout.rank, layout.processes)
         with Progress(disable=not layout.first) as bar:
             task = bar.add_task("mean image and colours of the training set", total=own.stop - own.start)
-            sums = measure(dataset, own.start, own.stop, lambda done: bar.advance(task, done), workers)
+            sums = measure(dataset, own.start, own.stop, lambda done: bar.advance(task, done), settings.workers)
         write_whole(parts[layout.rank], sums.save)
         if layout.first:
             wait_for(parts)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
+import math
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from alexnet2012.recipe import Recipe
 
@@ -14,68 +13,61 @@ SCHEDULES = ("steps", "plateau", "constant")
 
 
 class Schedule:
-    """The rates of ``optimizer``'s groups over a run of ``steps`` steps.
+    """Sets the rates of ``optimizer``'s groups over a run of ``steps`` steps, from what the groups start with.
 
     ``steps``: divided by 10 after floor(25/90, 51/90, 79/90 of all steps), and what the recipe adds for conv1.
-    ``plateau``: divided by 10 when the validation error stops improving, three times at most (P §5).
+    ``plateau``: divided by 10 when the validation error has not improved for some epochs, three times at most (P §5).
     ``constant``: never.
     """
 
     def __init__(self, kind: str, optimizer: Optimizer, recipe: Recipe, steps: int) -> None:
-        self.kind = kind
-        if kind == "plateau":
-            floor = recipe.drop_factor**-recipe.plateau_drops
-            self.torch: Any = ReduceLROnPlateau(
-                optimizer,
-                factor=1 / recipe.drop_factor,
-                patience=recipe.plateau_patience,
-                threshold=0.0,
-                threshold_mode="abs",
-                min_lr=[g["lr"] * (1 if held(g["name"], recipe) else floor) for g in optimizer.param_groups],
-                eps=0.0,
-            )
-        else:
-            self.torch = LambdaLR(
-                optimizer,
-                [partial(rate_factor, g["name"], recipe, steps, kind == "constant") for g in optimizer.param_groups],
-            )
+        self.kind, self.optimizer, self.recipe, self.steps = kind, optimizer, recipe, steps
+        self.base = [group["lr"] for group in optimizer.param_groups]
+        self.best, self.epochs_since_best, self.plateau_drops = math.inf, 0, 0
 
-    def after_step(self) -> None:
-        if self.kind != "plateau":
-            self.torch.step()
+    def before_step(self, step: int) -> None:
+        """Set the rates of step ``step`` (from 0)."""
+        for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
+            group["lr"] = base * self.warm_up(step) * self.recipe.drop_factor ** -self.drops(group["name"], step)
+            if self.frozen(group["name"], step):
+                group["lr"] = 0.0
 
     def after_epoch(self, top1_error: float) -> None:
+        """Count an epoch that ended with this validation error, in percent."""
+        self.epochs_since_best += 1
+        if top1_error < self.best:
+            self.best, self.epochs_since_best = top1_error, 0
+        elif self.epochs_since_best >= self.recipe.plateau_patience and self.plateau_drops < self.recipe.plateau_drops:
+            self.plateau_drops, self.epochs_since_best = self.plateau_drops + 1, 0
+
+    def drops(self, group: str, step: int) -> int:
+        """How often the rate of ``group`` has dropped by ``step``."""
+        if self.kind == "constant" or (self.recipe.bias_lr_held and group.endswith("biases")):
+            return 0
         if self.kind == "plateau":
-            self.torch.step(top1_error)
+            return self.plateau_drops
+        conv1 = self.recipe.conv1_drop_epochs if group.startswith("conv1") else ()
+        return sum(self.passed(epoch, step) for epoch in self.recipe.drop_epochs + conv1)
+
+    def frozen(self, group: str, step: int) -> bool:
+        """Whether ``group`` is no longer updated: conv1 at the end of the authors' run (S layer-params-145)."""
+        epoch = self.recipe.conv1_frozen_epoch
+        return self.kind == "steps" and group.startswith("conv1") and epoch is not None and self.passed(epoch, step)
+
+    def passed(self, epoch: int, step: int) -> bool:
+        """Whether ``step`` lies after ``epoch`` of the recipe, taken as a share of all steps."""
+        return step >= self.steps * epoch // self.recipe.schedule_epochs
+
+    def warm_up(self, step: int) -> float:
+        """Factor on the rates: from 0 to 1 over the warm-up, which 2012 did without."""
+        steps = self.steps * self.recipe.warmup_epochs / self.recipe.epochs
+        return min(1.0, (step + 1) / steps) if steps else 1.0
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides the next rates."""
-        return self.torch.state_dict()
+        """What the next rates depend on beside the step."""
+        return {"best": self.best, "epochs_since_best": self.epochs_since_best, "plateau_drops": self.plateau_drops}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``, with the rates it left the optimizer at."""
-        self.torch.load_state_dict(state)
-        for group, rate in zip(self.torch.optimizer.param_groups, self.torch.get_last_lr(), strict=True):
-            group["lr"] = rate
-
-
-def held(group: str, recipe: Recipe) -> bool:
-    """Whether the group's rate stays while the weights' falls."""
-    return recipe.bias_lr_held and group.endswith("biases")
-
-
-def rate_factor(group: str, recipe: Recipe, steps: int, constant: bool, step: int) -> float:
-    """The factor on ``group``'s rate at ``step`` of ``steps``; epochs of the recipe are shares of all steps."""
-
-    def passed(epoch: int) -> bool:
-        return step >= steps * epoch // recipe.epochs
-
-    if constant:
-        return 1.0
-    conv1 = group.startswith("conv1")
-    if conv1 and recipe.conv1_frozen_epoch is not None and passed(recipe.conv1_frozen_epoch):
-        return 0.0
-    if held(group, recipe):
-        return 1.0
-    drops = recipe.drop_epochs + (recipe.conv1_drop_epochs if conv1 else ())
-    return recipe.drop_factor ** -sum(map(passed, drops))
+        self.best, self.epochs_since_best, self.plateau_drops = (
+            state["best"], state["epochs_since_best"], state["plateau_drops"]
+        )  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alexnet2012.distributed import TIMEOUT
 from alexnet2012.errors import InputError
 from alexnet2012.recipe import Recipe
 from alexnet2012.training.schedule import SCHEDULES
@@ -28,15 +29,28 @@ class Settings:
     workers: int = 2  # threads that decode, a process
     placement: str = "split"
     checkpoint_every: int | None = None  # steps
+    keep: int = 3  # checkpoints, beside the best and one before each drop of the rate
+    time_limit: float | None = None  # minutes: stop at the next step's edge
+    collective_timeout: float = TIMEOUT  # seconds without progress before a rank counts as lost
+    pairs_across_nodes: bool = False
+    on_bad_image: str = "stop"  # or "skip": replace it by another image of the plan
     log_every: int = 20  # steps
 
     def __post_init__(self) -> None:
         """Raises InputError for a value no run can have."""
         if self.schedule not in SCHEDULES:
             raise InputError(f"--schedule {self.schedule}: must be one of {', '.join(SCHEDULES)}")
-        for name in ("max_steps", "workers", "checkpoint_every", "log_every"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        for name in (
+            "max_steps",
+            "workers",
+            "checkpoint_every",
+            "log_every",
+            "keep",
+            "time_limit",
+            "collective_timeout",
+        ):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
 
     @property
     def directory(self) -> Path:

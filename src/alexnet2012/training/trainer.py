@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,13 @@ from alexnet2012.training import checkpoint
 from alexnet2012.training.batches import TrainingBatches
 from alexnet2012.training.clock import Clock, Pace
 from alexnet2012.training.optimizer import PaperSGD, parameter_groups
+from alexnet2012.training.saver import CheckpointStore
 from alexnet2012.training.schedule import Schedule
 from alexnet2012.training.settings import Settings
+from alexnet2012.training.stopping import StopRequest
+from alexnet2012.training.watch import dead_units, explain_divergence, layer_sizes
+
+WATCH_EVERY = 10  # reports between two looks at gradients, updates and dead units
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class Outcome:
 
     step: int
     rate: float  # of the weights
-    means: PendingMean  # over all ranks: loss, top-1 error (0..1)
+    images: Tensor
+    means: PendingMean  # over all ranks: loss, top-1 error (0..1), share of ranks asked to stop, of ranks out of data
     pace: Pace | None  # of the steps since the last report, where this step is reported
 
 
@@ -50,9 +57,11 @@ class Trainer:
         self.replicated = layout.replicate(self.net)
         self.optimizer = PaperSGD(parameter_groups(self.net, recipe), recipe.lr, recipe.momentum, recipe.weight_decay)
         self.schedule = Schedule(settings.schedule, self.optimizer, recipe, self.plan.steps)
+        self.store = CheckpointStore(run.checkpoints, settings.keep)
+        self.stop = StopRequest(settings.time_limit)
+        self.clock = Clock(recipe.batch_size)
         self.step = 0  # steps done
         self.best_top1_error = math.inf  # percent, of the validations so far
-        self.clock = Clock(recipe.batch_size)
         self.log: RunLog | None = None
 
     def resume(self, saved: dict[str, Any]) -> None:
@@ -61,74 +70,116 @@ class Trainer:
         self.schedule.load_state_dict(saved["schedule"])
         self.step, self.best_top1_error = saved["step"], saved["best_top1_error"]
 
-    def train(self) -> None:
-        """Train to the last step. Raises Diverged at a loss that is not finite, InputError at a bad image file."""
+    def train(self) -> str:
+        """Train to the last step ("done") or until asked to stop ("preempted").
+
+        Raises Diverged at a loss that is not finite, InputError, after a checkpoint, at a file that is no image.
+        """
         if self.layout.first:
             self.log = RunLog(self.run, self.step, self.settings.identity())
         batches = TrainingBatches(self.layout, self.train_set, self.plan, self.settings, self.step)
         try:
-            self.take_steps(batches)
+            with self.stop.listening():
+                self.take_steps(batches)
         finally:
             batches.close()
+            self.store.wait()
             if self.log:
                 self.log.close()
+        return "done" if self.step == self.last_step else "preempted"
 
     def take_steps(self, batches: TrainingBatches) -> None:
-        """Steps, each read by the host one step late, and what falls due at their edges."""
+        """Steps, and what falls due at their edges. The host reads a step while the device works on its gradient."""
         self.net.train()
-        unread: Outcome | None = None
         arriving = iter(batches)
-        while self.step < self.last_step:
+        stopping = False
+        while self.step < self.last_step and not stopping:
             with self.clock.waiting():
                 images, labels = next(arriving)
-            outcome = self.train_step(images, labels)
-            if unread:
-                self.settle(unread)
-            unread = outcome
-            epoch_ended = self.step % self.plan.steps_per_epoch == 0
-            if epoch_ended or self.step == self.last_step or self.due(self.settings.checkpoint_every):
-                self.settle(unread)
-                unread = None
+            self.layout.begin("a training step", self.step + 1)
+            outcome = self.train_step(images, labels, out_of_data=batches.failure is not None)
+            stopping, out_of_data = self.settle(outcome)
+            if self.saving_due() or stopping or out_of_data:
                 with self.clock.paused():
-                    self.save(improved=epoch_ended and self.validate())
+                    self.end_stretch()
+            if out_of_data:
+                batches.raise_failure()
 
-    def train_step(self, images: Tensor, labels: Tensor) -> Outcome:
+    def train_step(self, images: Tensor, labels: Tensor, out_of_data: bool) -> Outcome:
         """One update on this replica's images (n, 3, 224, 224) and labels (n,)."""
-        rate = max(group["lr"] for group in self.optimizer.param_groups if group["name"] == "weights")
+        self.schedule.before_step(self.step)
         with self.precision():
-            logits = self.replicated(images, self.step, self.layout.replica * len(labels))
+            logits = self.replicated(images, self.step, self.first_row(images))
         loss = F.cross_entropy(logits.float(), labels)
         wrong = (logits.detach().argmax(1) != labels).float().mean()
+        flags = torch.tensor([self.stop.wanted, out_of_data], dtype=torch.float32).to(loss.device, non_blocking=True)
+        means = PendingMean(self.layout, torch.cat([torch.stack([loss.detach(), wrong]), flags]))
         self.step += 1
-        means = PendingMean(self.layout, torch.stack([loss.detach(), wrong]))
         self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
-        self.schedule.after_step()
+        self.update(means.mean[0].isfinite())
         reported = self.due(self.settings.log_every) or self.step == self.last_step
-        return Outcome(self.step, rate, means, self.clock.read() if reported else None)
+        return Outcome(self.step, self.rate(), images, means, self.clock.read() if reported else None)
+
+    def update(self, finite: Tensor) -> None:
+        """Let the gradient through only if every rank's loss is finite, without the host waiting for a device."""
+        if finite.is_cuda:
+            for weight in self.net.parameters():
+                weight.grad.masked_fill_(~finite.to(weight.device), 0)  # type: ignore[union-attr]
+        elif not finite:
+            return
+        self.optimizer.step()
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.settings.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.layout.devices[0].type, torch.bfloat16)
 
-    def settle(self, outcome: Outcome) -> None:
-        """Read a step's outcome: stop at a loss that is not finite, report it when due."""
-        loss, wrong = outcome.means.read()
+    def rate(self) -> float:
+        """The rate of the weights behind conv1."""
+        return next(group["lr"] for group in self.optimizer.param_groups if group["name"] == "weights")
+
+    def first_row(self, images: Tensor) -> int:
+        """Where this replica's rows stand in the global batch."""
+        return self.layout.replica * len(images)
+
+    def settle(self, outcome: Outcome) -> tuple[bool, bool]:
+        """Read a step: report it if due; whether a rank was asked to stop, and whether one has no next images.
+
+        Raises Diverged on every rank when the loss is not finite.
+        """
+        loss, wrong, stop, out_of_data = outcome.means.read()
         if not math.isfinite(loss):
-            raise Diverged(
-                f"step {outcome.step}: the loss is {loss} at rate {outcome.rate:g}; "
-                f"lower --lr, or go on from {self.run.last} with other settings in another --out"
-            )
-        if self.log and outcome.pace:
-            self.report(self.log, outcome, outcome.pace, loss, wrong)
+            self.raise_diverged(outcome, loss)
+        if outcome.pace:
+            self.report(outcome, outcome.pace, loss, wrong)
+        if outcome.step == self.recipe.stuck_images // self.recipe.batch_size and self.log:
+            self.warn_if_stuck(loss)
+        return stop > 0, out_of_data > 0
+
+    def raise_diverged(self, outcome: Outcome, loss: float) -> None:
+        seen = explain_divergence(
+            self.net, outcome.images, outcome.step - 1, self.first_row(outcome.images), self.layout
+        )
+        self.store.wait()
+        last = self.run.last if self.run.last.exists() else "none"
+        failure = Diverged(
+            f"step {outcome.step}: the loss is {loss} at rate {outcome.rate:g}; {seen}; last good checkpoint: {last}"
+        )
+        failure.told = not self.layout.first
+        raise failure
 
     def due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
 
-    def report(self, log: RunLog, outcome: Outcome, pace: Pace, loss: float, wrong: float) -> None:
-        """A row, and a line for a person."""
+    def report(self, outcome: Outcome, pace: Pace, loss: float, wrong: float) -> None:
+        """A row and a line; now and then a look inside. Every rank takes part in the look."""
+        inside: dict[str, float] = {}
+        if self.due(self.settings.log_every * WATCH_EVERY):
+            inside = layer_sizes(self.net, self.optimizer, self.layout)
+            inside |= dead_units(self.net, outcome.images) if self.recipe.activation == "relu" else {}
+        if self.log is None:
+            return
         row = {
             "step": outcome.step,
             "epoch": self.epoch(outcome.step),
@@ -138,40 +189,59 @@ class Trainer:
             "images_per_second": pace.images_per_second,
             "data_wait": pace.data_wait,
         }
-        log.row(row)
-        log.line(row, self.last_step, self.recipe.batch_size)
+        self.log.row(row)
+        self.log.scalars(inside, outcome.step)
+        self.log.line(row, self.last_step, self.recipe.batch_size)
+
+    def warn_if_stuck(self, loss: float) -> None:
+        """One warning when the net has not left its first plateau by the step the recipe names."""
+        plateau = math.log(self.net.classes)
+        if loss > 0.99 * plateau:
+            print(
+                f"warning: step {self.step}: the loss {loss:.3f} has not left ln({self.net.classes}) = {plateau:.3f}; "
+                "usual causes: pixels not on a scale of 0..255, a narrow --width, a small --lr",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def epoch(self, step: int) -> int:
         """The epoch, from 1, that step ``step`` (from 1) belongs to."""
         return self.plan.epoch_of(step - 1) + 1
 
+    def epoch_ended(self) -> bool:
+        return self.step % self.plan.steps_per_epoch == 0
+
+    def saving_due(self) -> bool:
+        every = self.due(self.settings.checkpoint_every)
+        return self.epoch_ended() or self.step == self.last_step or every or self.drops(self.step) > self.drops()
+
+    def drops(self, step: int | None = None) -> int:
+        """Drops of the weights' rate by ``step`` (from 0), or by the last step done."""
+        return self.schedule.drops("weights", self.step - 1 if step is None else step)
+
+    def end_stretch(self) -> None:
+        """Validate at an epoch's end, then save."""
+        before = self.drops()
+        improved = self.epoch_ended() and self.validate()
+        names = ["last.pt"] + ["best.pt"] * improved
+        names += [f"before-drop-{before + 1}.pt"] * (self.drops(self.step) > before)
+        self.layout.begin("saving a checkpoint")
+        contents = checkpoint.gather_net(self.net, self.optimizer, self.layout)
+        if self.log:
+            self.store.save(contents | self.state(), names)
+            self.log.kernels(contents["weights"], self.step)
+
     def validate(self) -> bool:
         """Measure the centre-crop errors; whether they are the best so far."""
-        rates = evaluate(
-            self.net, self.layout, self.val_set, loader=self.settings.loader, workers=self.settings.workers
-        )
+        self.layout.begin("validation")
+        settings = self.settings
+        rates = evaluate(self.net, self.layout, self.val_set, loader=settings.loader, workers=settings.workers)
         self.schedule.after_epoch(rates.top1_error)
         improved = rates.top1_error < self.best_top1_error
         self.best_top1_error = min(rates.top1_error, self.best_top1_error)
         if self.log:
-            row = {"step": self.step, "epoch": self.epoch(self.step)}
-            self.log.row(row | {"val_top1_error": rates.top1_error, "val_top5_error": rates.top5_error})
-            print(
-                f"epoch {row['epoch']}/{self.recipe.epochs}  validation, centre crop: top-1 error "
-                f"{rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} % of {rates.images} images",
-                flush=True,
-            )
+            self.log.validation(self.step, self.epoch(self.step), self.recipe.epochs, rates)
         return improved
-
-    def save(self, improved: bool) -> None:
-        """Write ``last.pt``, and let ``best.pt`` name it after an improvement."""
-        contents = checkpoint.gather_net(self.net, self.optimizer, self.layout)
-        if self.log is None:
-            return
-        checkpoint.save(self.run.last, contents | self.state())
-        if improved:
-            checkpoint.save_alias(self.run.last, self.run.best)
-        self.log.kernels(contents["weights"], self.step)
 
     def state(self) -> dict[str, Any]:
         """All of a checkpoint but the tensors."""

@@ -1,0 +1,102 @@
+"""Whether the other ranks still live: neither gloo nor NCCL says which one a collective waits for."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from typing import NamedTuple, Protocol
+
+from alexnet2012.errors import Failure
+
+INTERVAL = 1.0  # seconds between beats
+
+
+class Store(Protocol):
+    """What torch.distributed's key-value stores offer of use here."""
+
+    def set(self, key: str, value: str) -> None: ...
+
+    def get(self, key: str) -> bytes: ...
+
+
+class LostRank(Failure):
+    """Another rank stopped answering. The message names it, the step and the operation."""
+
+
+class Beat(NamedTuple):
+    """What a rank says of itself every second."""
+
+    number: int
+    operations: int  # begun so far; every rank counts the same ones
+    step: int
+    operation: str
+
+
+class Heartbeat:
+    """Says every second where this rank stands, and ends the process when nothing has moved for ``timeout`` seconds.
+
+    Ending is ``os._exit``: the main thread hangs in a collective that nothing else gets it out of.
+    """
+
+    def __init__(self, store: Store, rank: int, processes: int, timeout: float) -> None:
+        self.store, self.rank, self.processes, self.timeout = store, rank, processes, timeout
+        self.beat = Beat(0, 0, 0, "start")
+        self.ended = threading.Event()
+        self.send()
+        self.thread = threading.Thread(target=self.run, daemon=True, name="heartbeat")
+        self.thread.start()
+
+    def begin(self, operation: str, step: int | None = None) -> None:
+        """The main thread begins ``operation``, which other ranks begin too."""
+        number, operations, last_step, _ = self.beat
+        self.beat = Beat(number, operations + 1, last_step if step is None else step, operation)
+
+    def run(self) -> None:
+        moved, operations = time.monotonic(), -1
+        while not self.ended.wait(INTERVAL):
+            if self.beat.operations != operations:
+                moved, operations = time.monotonic(), self.beat.operations
+            try:
+                self.send()
+            except RuntimeError:  # the store is gone, and with it the run
+                os._exit(1)
+            if time.monotonic() - moved > self.timeout:
+                print(f"error: {self.lost()}", file=sys.stderr, flush=True)
+                os._exit(1)
+
+    def send(self) -> None:
+        self.beat = self.beat._replace(number=self.beat.number + 1)
+        self.store.set(f"beat/{self.rank}", json.dumps(self.beat))
+
+    def lost(self) -> LostRank:
+        """Which rank the others wait for: one whose beat stands still, else the one that is furthest behind."""
+        before = self.everyone()
+        time.sleep(3 * INTERVAL)
+        after = self.everyone()
+        still = [rank for rank in after if before[rank].number == after[rank].number and rank != self.rank]
+        rank = min(still or after, key=lambda rank: after[rank].operations)
+        return LostRank(
+            f"rank {rank} stopped answering at step {after[rank].step} ({after[rank].operation}); rank {self.rank} was "
+            f"in step {self.beat.step} ({self.beat.operation}); the same command goes on from the last checkpoint"
+        )
+
+    def everyone(self) -> dict[int, Beat]:
+        return {rank: Beat(*json.loads(self.store.get(f"beat/{rank}"))) for rank in range(self.processes)}
+
+    def close(self) -> None:
+        self.ended.set()
+        self.thread.join()
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this process when torchrun dies, its threads with it (Linux)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() == 1:
+            os._exit(1)

@@ -1,0 +1,80 @@
+"""Saving off the training path: one checkpoint at a time is written while training goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from alexnet2012.errors import InputError
+from alexnet2012.training import checkpoint
+
+
+class CheckpointStore:
+    """The checkpoints of one run: the last ``keep`` ``step-*.pt``, and ``last.pt``, ``best.pt``, ``before-drop-*.pt``.
+
+    The named ones are further names (hard links) of files written once. A save that fails, on a full disk say, costs
+    that checkpoint only: the run goes on with a warning, the older files stay.
+    """
+
+    def __init__(self, directory: Path, keep: int) -> None:
+        self.directory, self.keep = directory, keep
+        self.writing: threading.Thread | None = None
+
+    def newest(self) -> tuple[Path | None, list[str]]:
+        """The newest whole checkpoint, and a line for each broken one passed over.
+
+        Raises InputError for a file of a newer format, or when there are checkpoints but none is whole.
+        """
+        broken: list[str] = []
+        for path in sorted(self.directory.glob("step-*.pt"), reverse=True):
+            try:
+                checkpoint.load(path)
+            except checkpoint.Broken as error:
+                broken.append(f"{error}; passed over")
+            else:
+                return path, broken
+        if broken:
+            raise InputError(f"{self.directory}: no whole checkpoint among {len(broken)}; start in another --out")
+        return None, broken
+
+    def save(self, contents: dict[str, Any], names: list[str]) -> None:
+        """Begin to write ``contents``, which nobody changes any more, under ``names`` too; first wait for the last save."""
+        self.wait()
+        self.writing = threading.Thread(target=self.write, args=(contents, names), name="checkpoint")
+        self.writing.start()
+
+    def wait(self) -> None:
+        """Wait until the file being written is on the disk."""
+        if self.writing:
+            self.writing.join()
+            self.writing = None
+
+    def write(self, contents: dict[str, Any], names: list[str]) -> None:
+        path = self.directory / f"step-{contents['step']:09d}.pt"
+        try:
+            checkpoint.save(path, contents)
+            for name in names:
+                give_name(path, self.directory / name)
+            for old in sorted(self.directory.glob("step-*.pt"))[: -self.keep]:
+                old.unlink()
+        except (OSError, RuntimeError) as error:
+            print(f"warning: {path}: not saved ({error}); training goes on", file=sys.stderr, flush=True)
+            for partial in self.directory.glob("*.partial"):
+                with contextlib.suppress(OSError):
+                    partial.unlink()
+
+
+def give_name(path: Path, name: Path) -> None:
+    """Let ``name`` be the file ``path``: a hard link, a copy where the file system has none."""
+    partial = name.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(path, partial)
+    except OSError:
+        shutil.copyfile(path, partial)
+    partial.replace(name)

@@ -1,0 +1,44 @@
+"""Requests to stop: signals, and a limit of time. They are obeyed at a step's edge, by all ranks at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SAME_REQUEST = 2.0  # seconds: a terminal and torchrun may both pass one Ctrl-C on
+
+
+class StopRequest:
+    """Whether this process was asked to stop. A second signal ends the process at once."""
+
+    def __init__(self, time_limit: float | None) -> None:
+        """``time_limit``: minutes from now."""
+        self.deadline = None if time_limit is None else time.monotonic() + 60 * time_limit
+        self.signal: int | None = None
+        self.since = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        return self.signal is not None or (self.deadline is not None and time.monotonic() > self.deadline)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals inside the ``with``."""
+        before = {number: signal.signal(number, self.receive) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.signal is not None and now - self.since > SAME_REQUEST:
+            os._exit(128 + number)
+        if self.signal is None:
+            self.signal, self.since = number, now
