@@ -1,0 +1,113 @@
+"""Crossing between two ranks against crossing within a process: the same bits forward and backward.
+
+The two ranks are threads here, each with an end of its own of a real gloo group; ``tests/launch`` starts processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from alexnet2012 import AlexNet, paper_recipe, source_recipe
+from alexnet2012.network.exchange import BetweenRanks, InProcess
+from alexnet2012.recipe import Recipe
+
+T = TypeVar("T")
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+def on_two_ranks(run: Callable[[BetweenRanks], T]) -> list[T]:
+    """What ``run`` returns on each rank of a pair."""
+    store = dist.HashStore()
+
+    def rank(tower: int) -> T:
+        torch.set_num_threads(1)
+        return run(BetweenRanks(dist.ProcessGroupGloo(store, tower, 2), tower))
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(rank, range(2)))
+
+
+def values(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+def test_a_meeting_gives_both_ranks_both_towers_and_sums_what_comes_back(memory_format: torch.memory_format) -> None:
+    outputs = [values(2, 3, 5, 5, seed=t).to(memory_format=memory_format) for t in (0, 1)]
+    pulls = [values(2, 6, 5, 5, seed=2 + t) for t in (0, 1)]  # each rank's use sends another gradient back
+
+    def cross(exchange: BetweenRanks) -> tuple[Tensor, Tensor]:
+        x = outputs[exchange.tower].clone().requires_grad_()
+        (met,) = exchange.meet([x], "conv3")
+        (met * pulls[exchange.tower]).sum().backward()
+        return met, x.grad
+
+    inputs = [x.clone().requires_grad_() for x in outputs]
+    both = InProcess(2).meet(inputs, "conv3")
+    sum((met * pull).sum() for met, pull in zip(both, pulls, strict=True)).backward()
+    for (met, gradient), expected, x in zip(on_two_ranks(cross), both, inputs, strict=True):
+        assert torch.equal(met, expected)
+        assert torch.equal(gradient, x.grad)
+        assert met.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+def test_the_gradient_of_a_meeting_arrives_in_any_memory_format(memory_format: torch.memory_format) -> None:
+    pulls = [values(2, 6, 5, 5, seed=t).to(memory_format=memory_format) for t in (0, 1)]
+
+    def cross(exchange: BetweenRanks) -> Tensor:
+        x = values(2, 3, 5, 5).requires_grad_()
+        exchange.meet([x], "conv3")[0].backward(pulls[exchange.tower])
+        return x.grad
+
+    total = pulls[0] + pulls[1]
+    for gradient, expected in zip(on_two_ranks(cross), total.chunk(2, 1), strict=True):
+        assert torch.equal(gradient, expected)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4, 7, 1000])
+@pytest.mark.parametrize("shape", [(), (2, 3)], ids=["logits", "maps"])
+def test_a_join_gives_the_whole_and_sends_back_each_towers_slice_once(channels: int, shape: tuple[int, ...]) -> None:
+    whole, pull = values(4, channels, *shape), values(4, channels, *shape, seed=1)
+    halves = whole.split((channels + 1) // 2, 1)
+
+    def cross(exchange: BetweenRanks) -> tuple[Tensor, Tensor]:
+        x = halves[exchange.tower].clone().requires_grad_()
+        joined = exchange.join([x], "fc8", channels)
+        (joined * pull).sum().backward()
+        return joined, x.grad
+
+    for (joined, gradient), slice_ in zip(on_two_ranks(cross), pull.split((channels + 1) // 2, 1), strict=True):
+        assert torch.equal(joined, whole)
+        assert torch.equal(gradient, slice_)
+
+
+@pytest.mark.parametrize("classes", [4, 5])
+@pytest.mark.parametrize(
+    "recipe", [paper_recipe(width=1 / 16), source_recipe(width=1 / 16)], ids=lambda recipe: recipe.name
+)
+def test_a_tower_a_rank_computes_the_whole_net(recipe: Recipe, classes: int) -> None:
+    """Logits, features and gradients of a training pass; each rank holds its own half and no more."""
+    images, labels = 60 * values(2, 3, 224, 224), torch.tensor([0, classes - 1])
+
+    def train(exchange: BetweenRanks | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        net = AlexNet(recipe, classes, seed=3, exchange=exchange).double()
+        logits, features = net(images, step=5, return_features=True)
+        torch.nn.functional.cross_entropy(logits, labels).backward()
+        return features, {name: weight.grad for name, weight in net.named_parameters()}
+
+    features, gradients = train(None)
+    for tower, (rank_features, rank_gradients) in enumerate(on_two_ranks(train)):
+        assert rank_gradients.keys() == {name for name in gradients if name.startswith(f"towers.{tower}.")}
+        torch.testing.assert_close(rank_features, features, rtol=1e-12, atol=1e-12)
+        for name, gradient in rank_gradients.items():
+            largest = gradients[name].abs().max()
+            assert largest > 0
+            torch.testing.assert_close(gradient, gradients[name], rtol=0, atol=1e-12 * float(largest))

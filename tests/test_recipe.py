@@ -1,0 +1,110 @@
+"""The numbers of 2012, and what a recipe refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from alexnet2012 import paper_recipe, source_recipe
+from alexnet2012.errors import InputError
+from alexnet2012.recipe import LAYERS, VARIANTS, Recipe
+
+DIFFERENCES = {  # reference: what S #145 does otherwise than P
+    "name": "source",
+    "lrn_mean": True,
+    "lrn1_before_relu": True,
+    "in_map_norm": True,
+    "weight_std": (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01),
+    "epochs": 91,
+    "schedule_epochs": 91,
+    "bias_lr": 0.02,
+    "bias_lr_held": True,
+    "conv1_drop_epochs": (67,),
+    "conv1_frozen_epoch": 72,
+    "crop_offsets": 33,
+    "mean_central": True,
+    "color_noise_divisor": 1.1,
+    "color_noise_end": 67,
+}
+
+
+def test_the_paper_recipe_holds_the_papers_numbers() -> None:
+    recipe = paper_recipe()
+    assert (recipe.kernels, recipe.neurons) == ((48, 128, 192, 192, 128), (2048, 2048))  # P §3.5
+    assert (recipe.lrn_k, recipe.lrn_size, recipe.lrn_alpha, recipe.lrn_beta) == (2, 5, 1e-4, 0.75)  # P §3.3
+    assert (recipe.batch_size, recipe.momentum, recipe.weight_decay, recipe.lr) == (128, 0.9, 0.0005, 0.01)  # P §5
+    assert recipe.biases == (0, 1, 0, 1, 1, 1, 1, 0)  # P §5
+
+
+def test_the_recipes_differ_where_the_records_do_and_nowhere_else() -> None:
+    paper, source = (dataclasses.asdict(recipe()) for recipe in (paper_recipe, source_recipe))
+    assert {name: value for name, value in source.items() if value != paper[name]} == DIFFERENCES
+
+
+@pytest.mark.parametrize("width", [0.3, 1 / 3, 1 / 32, 0.0, -1.0, 17.0, float("nan")])
+def test_a_width_without_whole_kernels_is_refused(width: float) -> None:
+    with pytest.raises(InputError, match="--width"):
+        paper_recipe(width=width)
+
+
+@pytest.mark.parametrize("width", [1 / 16, 1 / 8, 0.25, 1 / 2, 1, 2])
+def test_width_multiplies_kernels_and_neurons(width: float) -> None:
+    recipe = paper_recipe(width=width)
+    full = (48, 128, 192, 192, 128, 2048, 2048)
+    assert [recipe.outputs(layer) for layer in LAYERS[:-1]] == [count * width for count in full]
+
+
+def test_initial_deviations_grow_as_the_net_narrows_but_not_conv1s() -> None:
+    quarter = source_recipe(width=0.25)
+    deviations = [quarter.initial_std(layer) for layer in LAYERS]
+    assert deviations == [0.01, 0.02, 0.06, 0.06, 0.06, 0.02, 0.02, 0.02]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"epochs": 0}, "--epochs 0"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"lr": -1.0}, "--lr -1"),
+        ({"lr": float("nan")}, "--lr nan"),
+        ({"activation": "gelu"}, "gelu"),
+        ({"lrn_size": 4}, "lrn_size 4"),
+        ({"dropout": 1.0}, "dropout 1"),
+        ({"meetings": ("conv1",)}, "conv1"),
+        ({"without": ("fc6",)}, "fc6"),
+    ],
+)
+def test_impossible_values_are_refused_by_name(change: dict[str, object], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        paper_recipe(**change)
+
+
+def test_another_rate_keeps_the_biases_ratio() -> None:
+    recipe = source_recipe().with_lr(0.001)
+    assert (recipe.lr, recipe.bias_lr) == pytest.approx((0.001, 0.002))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_changes_its_own_fields_only(variant: str) -> None:
+    varied, paper = (dataclasses.asdict(recipe) for recipe in (paper_recipe().varied(variant), paper_recipe()))
+    assert {name for name in paper if varied[name] != paper[name]} <= VARIANTS[variant].keys()
+    assert all(varied[name] == value for name, value in VARIANTS[variant].items())
+
+
+def test_variants_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(InputError, match="no-exchange and one-tower"):
+        paper_recipe().varied("no-exchange", "one-tower")
+
+
+def meetings(recipe: Recipe) -> list[str]:
+    return [layer for layer in recipe.layers if recipe.meets(layer)]
+
+
+def test_where_towers_meet() -> None:
+    assert meetings(paper_recipe()) == ["conv3", "fc6", "fc7", "fc8"]  # P §3.5
+    assert meetings(paper_recipe().varied("no-exchange")) == ["fc8"]
+    assert meetings(paper_recipe().varied("exchange-at-conv4")) == ["conv4", "fc6", "fc7", "fc8"]
+    assert meetings(paper_recipe().varied("without-conv3")) == ["conv4", "fc6", "fc7", "fc8"]
+    assert meetings(paper_recipe().varied("without-conv4")) == ["conv3", "fc6", "fc7", "fc8"]
+    assert meetings(paper_recipe().varied("one-tower")) == []
