@@ -1,5 +1,6 @@
 """How right a net is: crops, error rates, averages."""
 
-from alexnet2012.evaluation.evaluate import ErrorRates, evaluate, probabilities
+from alexnet2012.evaluation.errors import ErrorRates
+from alexnet2012.evaluation.evaluate import evaluate
 
-__all__ = ["ErrorRates", "evaluate", "probabilities"]
+__all__ = ["ErrorRates", "evaluate"]

@@ -9,6 +9,7 @@ from torch import Tensor
 from alexnet2012.recipe import ImageRecipe
 
 CROPS = (1, 10)
+CENTRE = {1: 0, 10: 4}  # by number of crops: which of them is the centre one
 
 
 def crop_offsets(recipe: ImageRecipe, crops: int) -> list[tuple[int, int, bool]]:
@@ -27,13 +28,12 @@ def views(images: Tensor, mean: Tensor, recipe: ImageRecipe, crops: int) -> Iter
     ``mean`` is the mean image (256, 256, 3) on the images' device. Its part under the crop is subtracted and reflected
     with it (P §2); in the ``source`` recipe its central crop, after reflecting (S).
     """
-    pixels, mean = images.permute(0, 3, 1, 2), mean.permute(2, 0, 1)
     size, edge = recipe.crop_size, (recipe.image_size - recipe.crop_size) // 2
+    pixels, mean = images.permute(0, 3, 1, 2).contiguous().float(), mean.permute(2, 0, 1)
+    central = mean[:, edge : edge + size, edge : edge + size]
+    if not recipe.mean_central:
+        pixels -= mean
     for top, left, reflected in crop_offsets(recipe, crops):
-        crop = pixels[:, :, top : top + size, left : left + size].float()
-        if recipe.mean_central:
-            crop = crop.flip(3) if reflected else crop
-            yield crop - mean[:, edge : edge + size, edge : edge + size]
-        else:
-            crop = crop - mean[:, top : top + size, left : left + size]
-            yield crop.flip(3) if reflected else crop
+        crop = pixels[:, :, top : top + size, left : left + size]
+        crop = crop.flip(3) if reflected else crop
+        yield crop - central if recipe.mean_central else crop

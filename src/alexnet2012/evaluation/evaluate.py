@@ -1,56 +1,117 @@
-"""A net's error rates over a data set, in any layout."""
+"""Softmax outputs and error rates over a data set, of one net or several, in any layout."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet2012.data import Dataset, evaluation_batches, open_loader
-from alexnet2012.distributed import Layout, PendingRows, sum_over_replicas
-from alexnet2012.evaluation.crops import views
-from alexnet2012.evaluation.errors import credit
+from alexnet2012.data import Dataset, Statistics, evaluation_batches, open_loader
+from alexnet2012.distributed import Layout, PendingRows, reduce, share
+from alexnet2012.evaluation.crops import CENTRE, views
+from alexnet2012.evaluation.errors import ErrorCount, ErrorRates
 from alexnet2012.network import AlexNet
-from alexnet2012.recipe import Recipe
+from alexnet2012.recipe import ImageRecipe
 
 
 @dataclass(frozen=True)
-class ErrorRates:
-    """Of ``images`` images, in percent."""
+class Passage:
+    """How a data set passes through nets."""
 
-    top1_error: float
-    top5_error: float
-    images: int
-
-
-@torch.no_grad()
-def probabilities(net: AlexNet, images: Tensor, mean: Tensor, recipe: Recipe, crops: int) -> Tensor:
-    """Softmax outputs averaged over the crops (P §4.1): (n, classes) for uint8 images (n, 256, 256, 3)."""
-    return sum(net(view).float().softmax(1) for view in views(images, mean, recipe, crops)) / crops
+    crops: int = 1  # 1 or 10
+    batch_size: int = 128  # images over all processes
+    loader: str = "torch"
+    workers: int = 2  # decoding threads a process
 
 
-def evaluation_pairs(
-    layout: Layout, dataset: Dataset, recipe: Recipe, batch_size: int, loader: str, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """This replica's images, uint8 (n, 256, 256, 3), and labels (n,), batch by batch; all replicas' are the data set.
+@contextlib.contextmanager
+def evaluating(*nets: AlexNet) -> Iterator[None]:
+    """The nets in eval mode and without gradients; their mode is as before afterwards."""
+    training = [net.training for net in nets]
+    try:
+        with torch.no_grad():
+            for net in nets:
+                net.eval()
+            yield
+    finally:
+        for net, mode in zip(nets, training, strict=True):
+            net.train(mode)
 
-    The two ranks of a pair decode half each and gather one batch ahead of its use.
+
+def softmax(logits: Tensor) -> Tensor:
+    """Along the last axis in float32; a row with a logit that is not finite becomes NaN, so that it counts wrong."""
+    logits = logits.float()
+    return torch.where(logits.isfinite().all(-1, keepdim=True), logits.softmax(-1), torch.nan)
+
+
+def softmax_outputs(net: AlexNet, images: Tensor, mean: Tensor, crops: int) -> Tensor:
+    """(2, n, classes) for uint8 images (n, 256, 256, 3) and the mean image (256, 256, 3) on their device.
+
+    First the softmax outputs averaged over the crops (P §4.1), then those of the centre crop alone.
     """
-    batches = evaluation_batches(len(dataset), batch_size, layout.rank, layout.processes)
+    of_views = torch.stack([softmax(net(view)) for view in views(images, mean, net.recipe, crops)])
+    return torch.stack([of_views.mean(0), of_views[CENTRE[crops]]])
+
+
+def replica_images(layout: Layout, dataset: Dataset, recipe: ImageRecipe, passage: Passage) -> Iterator[Tensor]:
+    """This replica's rows of each batch, uint8 (n, 256, 256, 3), on its first device; each image is decoded once.
+
+    The two ranks of a pair decode half each; their gather runs one batch ahead of its use.
+    """
+    batches = evaluation_batches(len(dataset), passage.batch_size, layout.rank, layout.processes)
     device = torch.device("cpu") if layout.backend == "gloo" else layout.devices[0]
-    source = open_loader(loader, dataset, batches, recipe, workers, device)
-    totals = (min(batch_size, len(dataset) - first) for first in range(0, len(dataset), batch_size))
-    pending = None
-    for (images, labels), total in zip(source, totals, strict=True):
-        arriving = PendingRows(layout, images, total), PendingRows(layout, labels, total)
-        if pending:
-            yield tuple(rows.wait().to(layout.devices[0]) for rows in pending)  # type: ignore[misc]
-        pending = arriving
-    if pending:
-        yield tuple(rows.wait().to(layout.devices[0]) for rows in pending)  # type: ignore[misc]
-    source.close()
+    loader = open_loader(passage.loader, dataset, batches, recipe, passage.workers, device)
+    waiting: PendingRows | None = None
+    try:
+        for (images, _), total in zip(loader, batch_sizes(len(dataset), passage.batch_size), strict=True):
+            arriving = PendingRows(layout, images, total)
+            if waiting:
+                yield waiting.wait().to(layout.devices[0])
+            waiting = arriving
+        if waiting:
+            yield waiting.wait().to(layout.devices[0])
+    finally:
+        loader.close()
+
+
+def batch_sizes(images: int, batch_size: int) -> list[int]:
+    return [min(batch_size, images - first) for first in range(0, images, batch_size)]
+
+
+def whole_batch(layout: Layout, rows: Tensor, total: int) -> Tensor:
+    """(..., total, classes) on every rank, from this replica's ``rows`` (..., n, classes) of a batch of ``total``."""
+    if layout.replicas == 1:
+        return rows
+    whole = rows.new_zeros(*rows.shape[:-2], total, rows.shape[-1])
+    whole[..., share(total, layout.replica, layout.replicas), :] = rows
+    return reduce(layout, whole, "replicas")
+
+
+def outputs(
+    nets: Sequence[AlexNet], statistics: Sequence[Statistics], layout: Layout, dataset: Dataset, passage: Passage
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batch by batch in the order of the data set, whole batches on every rank: softmax outputs and labels (n,).
+
+    The softmax outputs are (nets, 2, n, classes), see ``softmax_outputs``. Every net subtracts the mean image of its
+    own ``statistics``. Raises InputError naming a file that is no image.
+    """
+    device = layout.devices[0]
+    means = [torch.from_numpy(of_net.mean).to(device) for of_net in statistics]
+    first = 0
+    for images in replica_images(layout, dataset, nets[0].recipe, passage):
+        layout.begin("evaluation")
+        total = min(passage.batch_size, len(dataset) - first)
+        shown = images if len(images) else images.new_zeros(1, *images.shape[1:])  # so that all ranks cross as often
+        with evaluating(*nets):
+            scores = [softmax_outputs(net, shown, mean, passage.crops) for net, mean in zip(nets, means, strict=True)]
+        whole = whole_batch(layout, torch.stack(scores)[:, :, : len(images)], total)
+        labels = np.asarray(dataset.labels[first : first + total], dtype=np.int64)
+        yield whole, torch.from_numpy(labels).to(whole.device)
+        first += total
 
 
 def evaluate(
@@ -63,18 +124,8 @@ def evaluate(
     workers: int = 2,
 ) -> ErrorRates:
     """Top-1 and top-5 error over ``dataset``, every image counted once in every layout; leaves the net's mode alone."""
-    training = net.training
-    net.eval()
-    device = layout.devices[0]
-    mean = torch.from_numpy(dataset.statistics.mean).to(device)
-    right = torch.zeros(3, dtype=torch.float64, device=device)
-    for images, labels in evaluation_pairs(layout, dataset, net.recipe, batch_size, loader, workers):
-        if len(labels):
-            scores = probabilities(net, images, mean, net.recipe, crops)
-            right += torch.stack(
-                [credit(scores, labels, top).sum() for top in (1, 5)]
-                + [torch.tensor(len(labels), dtype=torch.float64, device=device)]
-            )
-    net.train(training)
-    top1, top5, images_counted = sum_over_replicas(layout, right).tolist()
-    return ErrorRates(100 - 100 * top1 / images_counted, 100 - 100 * top5 / images_counted, round(images_counted))
+    count = ErrorCount()
+    passage = Passage(crops, batch_size, loader, workers)
+    for scores, labels in outputs([net], [dataset.statistics], layout, dataset, passage):
+        count.add(scores[0, 0], labels)
+    return count.rates()

@@ -1,0 +1,52 @@
+"""A checkpoint for other programs: python launch/export.py CHECKPOINT --onnx FILE --safetensors FILE"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from alexnet2012.errors import InputError
+from alexnet2012.trained import load_checkpoint
+from alexnet2012.trained.exports import save_grouped, save_onnx, save_safetensors, save_with_weights_of
+from alexnet2012.training import checkpoint
+from command_line import Parser, main
+from outputs import output_file, write_whole
+
+
+def flags() -> Parser:
+    parser = Parser("Write a checkpoint's net for other programs, or take grouped weights into a checkpoint.")
+    add = parser.add_argument
+    add("checkpoint", type=Path, metavar="CHECKPOINT")
+    add("--onnx", type=output_file, metavar="FILE", help="one graph, both towers, checked with onnxruntime")
+    add("--safetensors", type=output_file, metavar="FILE", help="the whole net under its own names")
+    add("--grouped", action="store_true", help="in --safetensors, both towers as grouped convolutions")
+    add("--weights-of", type=Path, metavar="FILE", help="grouped weights (safetensors) to take into --checkpoint")
+    add(
+        "--checkpoint", type=output_file, dest="out", metavar="FILE", help="CHECKPOINT with the weights of --weights-of"
+    )
+    add("--lrn-may-cross", action="store_true", help="take weights of a net whose LRN may cross the towers, as Caffe's")
+    return parser
+
+
+def run(given: Namespace) -> None:
+    if not (given.onnx or given.safetensors or given.weights_of):
+        raise InputError("nothing to write; give --onnx, --safetensors, or --weights-of and --checkpoint")
+    if bool(given.weights_of) != bool(given.out):
+        raise InputError("--weights-of and --checkpoint: each needs the other")
+    if given.grouped and not given.safetensors:
+        raise InputError("--grouped: needs --safetensors FILE")
+    net = load_checkpoint(given.checkpoint, "cpu")
+    if given.safetensors:
+        write_whole(given.safetensors, lambda path: (save_grouped if given.grouped else save_safetensors)(net, path))
+        print(f"{given.safetensors}: {'grouped convolutions, LRN within each group' if given.grouped else 'the net'}")
+    if given.onnx:
+        difference = save_onnx(net, given.onnx)
+        print(f"{given.onnx}: logits within {difference:.1e} of the net's in onnxruntime")
+    if given.weights_of:
+        saved = checkpoint.load(given.checkpoint)
+        save_with_weights_of(saved, given.weights_of, given.out, given.lrn_may_cross)
+        print(f"{given.out}: the net of {given.checkpoint} with the weights of {given.weights_of}, for evaluation")
+
+
+if __name__ == "__main__":
+    main(lambda: run(flags().parse_args()))

@@ -1,0 +1,111 @@
+"""What nets said of a data set: kept in a file, averaged later without the nets, told class by class."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet2012.data import Dataset
+from alexnet2012.errors import InputError
+from alexnet2012.evaluation.errors import ErrorCount, ErrorRates, credit
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Softmax outputs for every image of a data set, in its order."""
+
+    probabilities: NDArray[np.float32]  # (n, classes)
+    labels: NDArray[np.int64]  # (n,)
+    class_names: list[str]
+    crops: int  # over which they were averaged
+    data: str  # fingerprint of the images: see ``fingerprint``
+
+    def error_rates(self) -> ErrorRates:
+        """Top-1 and top-5 error."""
+        count = ErrorCount()
+        count.add(torch.from_numpy(self.probabilities), torch.from_numpy(self.labels))
+        return count.rates()
+
+    def save(self, path: Path) -> None:
+        """Write an npz of these fields."""
+        with path.open("wb") as file:
+            np.savez(file, **vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Read what ``save`` wrote. Raises InputError for another file."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                fields: dict[str, Any] = {name: arrays[name] for name in cls.__dataclass_fields__}
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: no predictions that evaluate.py wrote ({error})") from error
+        names, crops, data = fields["class_names"].tolist(), int(fields["crops"]), str(fields["data"])
+        return cls(fields["probabilities"], fields["labels"], names, crops, data)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 over the images' file names, labels and class names, in their order; not of where the files lie."""
+    digest = hashlib.sha256(repr(list(dataset.classes)).encode())
+    for index in range(len(dataset)):
+        digest.update(f"{Path(dataset.name(index)).name} {dataset.labels[index]}\n".encode())
+    return digest.hexdigest()
+
+
+def load_alike(paths: Sequence[Path]) -> list[Predictions]:
+    """The predictions in several files. Raises InputError for those of different data sets or numbers of crops."""
+    loaded = [Predictions.load(path) for path in paths]
+    for path, predictions in zip(paths, loaded, strict=True):
+        if predictions.data != loaded[0].data:
+            raise InputError(f"{path}: of another data set than {paths[0]}; average predictions of the same images")
+        if predictions.crops != loaded[0].crops:
+            raise InputError(f"{path}: of {predictions.crops} crops, {paths[0]} of {loaded[0].crops}; use equal crops")
+    return loaded
+
+
+def average(several: Sequence[Predictions], weights: Sequence[float]) -> Predictions:
+    """Their softmax outputs averaged, each with its weight."""
+    total = sum(weight * one.probabilities for weight, one in zip(weights, several, strict=True))
+    first = several[0]
+    mean = np.asarray(total / sum(weights), np.float32)
+    return Predictions(mean, first.labels, first.class_names, first.crops, first.data)
+
+
+def write_per_class(predictions: Predictions, path: Path) -> None:
+    """A CSV with a row a class: its images, errors in percent, and the class it is most often taken for.
+
+    ``confusions`` counts the class's images whose highest score is that other class's.
+    """
+    scores, labels = torch.from_numpy(predictions.probabilities), torch.from_numpy(predictions.labels)
+    names, classes = predictions.class_names, len(predictions.class_names)
+    images = np.bincount(predictions.labels, minlength=classes)
+    right = [np.bincount(labels, credit(scores, labels, top), classes) for top in (1, 5)]
+    top1, top5 = (100 * (1 - of_top / np.maximum(images, 1)) for of_top in right)
+    taken_for = confusions(predictions)
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["class", "name", "images", "top1_error", "top5_error", "commonest_confusion", "confusions"])
+        for index in range(classes):
+            other = int(taken_for[index].argmax())
+            times = int(taken_for[index, other])
+            errors = [f"{top[index]:.4f}" if images[index] else "" for top in (top1, top5)]
+            table.writerow([index, names[index], images[index], *errors, names[other] if times else "", times])
+
+
+def confusions(predictions: Predictions) -> NDArray[np.int64]:
+    """(classes, classes): how often an image of the row's class scores highest as the column's, the diagonal 0."""
+    classes = len(predictions.class_names)
+    finite = np.isfinite(predictions.probabilities).all(1)
+    predicted = predictions.probabilities[finite].argmax(1)
+    pairs = predictions.labels[finite] * classes + predicted
+    table = np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    np.fill_diagonal(table, 0)
+    return table

@@ -1,0 +1,160 @@
+"""A trained net for other programs: ONNX, safetensors, and grouped weights back into a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from alexnet2012.errors import InputError
+from alexnet2012.network.response_norm import InMapResponseNorm
+from alexnet2012.trained.grouped import from_grouped, groups, to_grouped
+from alexnet2012.trained.net import TrainedAlexNet
+from alexnet2012.training import checkpoint
+
+TOLERANCE = 1e-4  # of a logit, between this net and its export
+LRN_WITHIN = "within towers"  # how our grouped files say that LRN does not cross
+
+
+def metadata(net: TrainedAlexNet) -> dict[str, str]:
+    """What a file of weights says of itself. The mean image stays in the checkpoint; its mean colour is here."""
+    return {
+        "format": "pt",
+        "project": "alexnet2012",
+        "recipe": json.dumps(dataclasses.asdict(net.recipe)),
+        "class_names": json.dumps(net.class_names),
+        "input": "N x 3 x 224 x 224, RGB, 0..255, mean image subtracted",
+        "mean_color": json.dumps(net.statistics.mean.mean((0, 1)).tolist()),
+        "lrn": LRN_WITHIN,
+    }
+
+
+def save_safetensors(net: TrainedAlexNet, path: Path) -> None:
+    """The whole net under its own names, ``towers.0.conv1.weight`` and so on."""
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in net.named_parameters()}
+    save_file(weights, path, metadata(net))
+
+
+def save_grouped(net: TrainedAlexNet, path: Path) -> None:
+    """The net as grouped convolutions, see ``to_grouped``. Raises InputError for a net that has no such form."""
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in to_grouped(net).items()}
+    save_file(weights, path, metadata(net) | {"groups": json.dumps(groups(net.recipe))})
+
+
+def save_with_weights_of(saved: dict[str, Any], weights: Path, path: Path, lrn_may_cross: bool = False) -> None:
+    """A checkpoint for evaluation: ``saved`` with the grouped weights of a safetensors file.
+
+    Raises InputError for weights of another shape, and, unless ``lrn_may_cross``, for a file that does not say that
+    its net normalises within towers: 96 maps normalised as one (Caffe) mix the towers.
+    """
+    try:
+        with safe_open(weights, "pt") as file:
+            lrn = (file.metadata() or {}).get("lrn")
+        tensors: dict[str, Tensor] = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{weights}: not a safetensors file ({error})") from error
+    if lrn != LRN_WITHIN and not lrn_may_cross:
+        raise InputError(
+            f"{weights}: does not say that its LRN stays within towers; Caffe's crosses them, which is another net: "
+            "add --lrn-may-cross to take the weights all the same"
+        )
+    try:
+        taken = from_grouped(TrainedAlexNet(saved), tensors)
+    except InputError as error:
+        raise InputError(f"{weights}: {error}") from error
+    kept = ("recipe", "classes", "class_names", "statistics")
+    checkpoint.save(path, {**{name: saved[name] for name in kept}, "weights": taken})
+
+
+def save_onnx(net: TrainedAlexNet, path: Path) -> float:
+    """One ONNX graph of both towers, ``images`` (batch, 3, 224, 224) to ``logits`` (batch, classes), any batch.
+
+    Returns the largest difference of a logit, computed by onnxruntime, from the net's. Raises InputError without the
+    extra ``export``, and when the graph is not the net.
+    """
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"--onnx: {error.name} is not installed; pip install 'alexnet2012[export]'") from error
+    images = torch.zeros(2, 3, 224, 224)
+    with exportable(net):
+        program = torch.onnx.export(
+            net,
+            (images,),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            custom_translation_table={torch.ops.alexnet2012.local_response_norm.default: onnx_lrn},
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, metadata(net))
+    onnx.save(model, path)
+    difference = onnx_difference(net, path)
+    if not difference <= TOLERANCE:
+        path.unlink()
+        raise InputError(f"--onnx {path}: differs from the net by {difference:.1e} in onnxruntime; not kept")
+    return difference
+
+
+def onnx_lrn(x: Any, size: int, alpha: float, beta: float, k: float) -> Any:
+    """ONNX divides alpha by the size, the paper does not."""
+    from onnxscript import opset18
+
+    return opset18.LRN(x, size=size, alpha=alpha * size, beta=beta, bias=k)
+
+
+class ExportableInMapNorm(nn.Module):
+    """``InMapResponseNorm`` in operations that ONNX has."""
+
+    def __init__(self, norm: InMapResponseNorm) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = norm.size, norm.alpha, norm.beta, norm.k
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same."""
+        means = nn.functional.avg_pool2d(x.square(), self.size, 1, self.size // 2)
+        return x * (self.k + self.alpha * self.size**2 * means) ** -self.beta
+
+
+@contextlib.contextmanager
+def exportable(net: TrainedAlexNet) -> Iterator[None]:
+    """``net`` on the CPU, its in-map normalisation as ONNX can write it, as it was afterwards."""
+    devices, norms = [tower.device for tower in net.held], [tower.in_map for tower in net.held]
+    try:
+        net.place(["cpu"])
+        for tower in net.held:
+            tower.in_map = ExportableInMapNorm(tower.in_map)  # type: ignore[assignment]
+        yield
+    finally:
+        for tower, norm in zip(net.held, norms, strict=True):
+            tower.in_map = norm
+        net.place(devices)
+
+
+def onnx_difference(net: TrainedAlexNet, path: Path, images: int = 8) -> float:
+    """The largest difference of a logit over random images, in batches of one and of the rest."""
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(path, providers=["CPUExecutionProvider"])
+    pixels = 255 * torch.rand(images, 3, 224, 224, generator=torch.Generator().manual_seed(0)) - 128
+    differences = []
+    for batch in pixels.split([1, images - 1]):
+        with torch.no_grad():
+            expected = net(batch).cpu().numpy()
+        (logits,) = session.run(None, {"images": batch.numpy()})
+        differences.append(np.abs(logits - expected).max())
+    return float(max(differences))

@@ -1,0 +1,114 @@
+"""A net from a checkpoint, and its answers about pictures."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from alexnet2012.data.pixels import decode
+from alexnet2012.errors import InputError
+from alexnet2012.evaluation.crops import CROPS
+from alexnet2012.evaluation.evaluate import evaluating, softmax_outputs
+from alexnet2012.network import AlexNet
+from alexnet2012.network.exchange import Exchange
+from alexnet2012.training import checkpoint
+
+Picture = Image.Image | str | os.PathLike[str]
+AT_ONCE = 32  # pictures that pass through the net together
+
+
+class Guess(NamedTuple):
+    """One of a picture's most probable classes."""
+
+    name: str
+    probability: float
+
+
+class TrainedAlexNet(AlexNet):
+    """A net with a checkpoint's weights, in eval mode, with its ``recipe``, ``class_names`` and ``statistics``."""
+
+    def __init__(self, saved: dict[str, Any], exchange: Exchange | None = None) -> None:
+        """``saved`` is what ``training.checkpoint.load`` gives; ``exchange`` as in ``AlexNet``."""
+        super().__init__(checkpoint.recipe_in(saved), saved["classes"], exchange=exchange)
+        self.class_names: list[str] = saved["class_names"]
+        self.statistics = checkpoint.statistics_in(saved)
+        self.load_state_dict({name: saved["weights"][name] for name in self.state_dict()})
+        self.eval()
+
+    def draw_weights(self) -> None:
+        """Nothing to draw: the weights come from the checkpoint."""
+
+    def predict(self, images: Picture | Iterable[Picture], top: int = 5, crops: int = 10) -> list[list[Guess]]:
+        """The ``top`` most probable classes of each image, the most probable first, as (name, probability).
+
+        Images are PIL images or paths, many or one. Softmax outputs are averaged over ten ``crops`` (P §4.1), or are
+        of the centre crop with ``crops=1``. Raises InputError naming a file that is no image.
+        """
+        if crops not in CROPS:
+            raise ValueError(f"crops={crops}: must be one of {CROPS}")
+        pictures = [images] if isinstance(images, Image.Image | str | os.PathLike) else list(images)
+        guesses = []
+        for first in range(0, len(pictures), AT_ONCE):
+            pixels = np.stack([square_pixels(picture) for picture in pictures[first : first + AT_ONCE]])
+            probabilities = self.probabilities(torch.from_numpy(pixels), crops)
+            guesses += [self.best(row, top) for row in probabilities]
+        return guesses
+
+    def probabilities(self, pixels: Tensor, crops: int = 10) -> Tensor:
+        """Softmax outputs (n, classes) for uint8 images (n, 256, 256, 3), on the CPU."""
+        device = self.held[0].device
+        mean = torch.from_numpy(self.statistics.mean).to(device)
+        with evaluating(self):
+            return softmax_outputs(self, pixels.to(device), mean, crops)[0].cpu()
+
+    def best(self, probabilities: Tensor, top: int) -> list[Guess]:
+        """The ``top`` most probable of ``probabilities`` (classes,)."""
+        highest = probabilities.topk(min(top, self.classes))
+        return [
+            Guess(self.class_names[index], value)
+            for value, index in zip(highest.values.tolist(), highest.indices.tolist(), strict=True)
+        ]
+
+
+def square_pixels(picture: Picture) -> NDArray[np.uint8]:
+    """A picture as the net's data are prepared, uint8 (256, 256, 3). Raises InputError naming a file that is none."""
+    if isinstance(picture, Image.Image):
+        file = io.BytesIO()
+        deep = picture.mode.startswith("I")  # 16 bits a pixel, which decoding scales
+        (picture if deep else picture.convert("RGB")).save(file, "PNG", compress_level=1)
+        return decode(file.getvalue())
+    try:
+        return decode(Path(picture).read_bytes())
+    except Exception as error:
+        raise InputError(f"{picture}: not a readable image ({error})") from error
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    device: torch.device | str | Sequence[torch.device | str] | None = None,
+    exchange: Exchange | None = None,
+) -> TrainedAlexNet:
+    """The net of a checkpoint file, both towers on ``device``: the first GPU if there is one, unless given.
+
+    ``exchange`` says which towers this process holds, where others hold the rest; several devices are a tower's each.
+    Raises InputError, naming the file, for one that is missing, damaged or of another project.
+    """
+    saved = checkpoint.load(Path(path))
+    try:
+        net = TrainedAlexNet(saved, exchange)
+    except (KeyError, RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{path}: not a checkpoint that this version can use ({reason})") from error
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    net.place([device] if isinstance(device, str | torch.device) else device)
+    return net
