@@ -1,0 +1,210 @@
+"""Checkpoint files: whole or refused, never run as code, and named so that a run always finds the newest whole one."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from alexnet2012 import AlexNet, paper_recipe, source_recipe
+from alexnet2012.data import Statistics
+from alexnet2012.distributed import Layout
+from alexnet2012.errors import InputError
+from alexnet2012.training import PaperSGD, checkpoint
+from alexnet2012.training.optimizer import parameter_groups
+from alexnet2012.training.saver import CheckpointStore
+
+CONTENTS = {"weights": {"w": torch.arange(1000.0)}, "recipe": {"width": 0.5}, "step": 7}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    checkpoint.save(tmp_path / "file.pt", CONTENTS)
+    return tmp_path / "file.pt"
+
+
+def trained_net(seed: int) -> tuple[AlexNet, PaperSGD]:
+    net = AlexNet(source_recipe(width=1 / 16), classes=5, seed=seed)
+    optimizer = PaperSGD(parameter_groups(net, net.recipe), 0.01)
+    net(60 * torch.randn(2, 3, 224, 224), step=0).square().sum().backward()
+    optimizer.step()
+    return net, optimizer
+
+
+def test_what_is_saved_is_loaded(file: Path) -> None:
+    saved = checkpoint.load(file)
+    assert torch.equal(saved["weights"]["w"], torch.arange(1000.0))
+    assert (saved["recipe"], saved["step"], saved["format"]) == ({"width": 0.5}, 7, checkpoint.FORMAT)
+
+
+def test_a_save_that_fails_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(contents: Any, stream: Any) -> None:
+        stream.write(b"half a ")
+        raise OSError(28, "No space left on device")
+
+    before = file.read_bytes()
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(file, CONTENTS)
+    assert file.read_bytes() == before
+
+
+def test_the_whole_nets_weights_and_velocities_go_through_a_file(tmp_path: Path) -> None:
+    net, optimizer = trained_net(seed=1)
+    checkpoint.save(tmp_path / "net.pt", {**checkpoint.gather_net(net, optimizer, Layout()), "recipe": {}})
+    saved = checkpoint.load(tmp_path / "net.pt")
+    assert saved["weights"].keys() == saved["velocities"].keys() == dict(net.named_parameters()).keys()
+
+    other, other_optimizer = trained_net(seed=2)
+    checkpoint.restore_net(other, other_optimizer, saved)
+    for weight, expected in zip(other.parameters(), net.parameters(), strict=True):
+        assert torch.equal(weight, expected)
+        assert torch.equal(other_optimizer.velocity(weight), optimizer.velocity(expected))
+        assert optimizer.velocity(expected).abs().max() > 0
+
+
+def test_what_is_gathered_is_a_copy_that_training_cannot_change() -> None:
+    net, optimizer = trained_net(seed=1)
+    gathered = checkpoint.gather_net(net, optimizer, Layout())
+    before = {name: value.clone() for name, value in gathered["weights"].items()}
+    optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in gathered["weights"].items())
+    assert any(not torch.equal(value, before[name]) for name, value in net.named_parameters())
+
+
+def test_shapes_of_the_other_tower_are_those_it_has() -> None:
+    net = AlexNet(paper_recipe(width=1 / 16), classes=5)
+    held = {name: tuple(value.shape) for name, value in net.named_parameters() if name.startswith("towers.1.")}
+    assert checkpoint.whole_shapes(net) == held
+
+
+def test_the_recipe_and_the_statistics_go_through_a_file(tmp_path: Path) -> None:
+    recipe = source_recipe(width=0.25).varied("no-exchange")
+    random = np.random.default_rng(0)
+    statistics = Statistics(
+        random.random((256, 256, 3), np.float32), random.random((3, 3)), random.random(3), random.random((3, 3)), 17
+    )
+    contents = {"weights": {}, "recipe": dataclasses.asdict(recipe), **checkpoint.describe_data(["a"], statistics)}
+    checkpoint.save(tmp_path / "file.pt", contents)
+    saved = checkpoint.load(tmp_path / "file.pt")
+    assert checkpoint.recipe_in(saved) == recipe
+    assert saved["class_names"] == ["a"]
+    for name, value in vars(checkpoint.statistics_in(saved)).items():
+        assert np.array_equal(value, vars(statistics)[name])
+
+
+def test_a_recipe_of_another_version_is_refused() -> None:
+    with pytest.raises(InputError, match="colour_of_the_bikeshed"):
+        checkpoint.recipe_in({"recipe": {"colour_of_the_bikeshed": 1}})
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def alter(path: Path) -> None:
+    """One bit of a tensor, where only a checksum sees it."""
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.arange(1000.0).numpy().tobytes()) + 2002] ^= 1
+    path.write_bytes(content)
+
+
+def overwrite(content: bytes) -> Any:
+    return lambda path: path.write_bytes(content)
+
+
+class Harm:
+    """What a pickle runs when it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("harm",)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (Path.unlink, "no such checkpoint file"),
+        (cut, "not a whole checkpoint"),
+        (alter, "checksum"),
+        (overwrite(b""), "not a whole checkpoint"),
+        (overwrite(b"step 7 of a diary\n" * 99), "not a whole checkpoint"),
+        (overwrite(pickle.dumps({"format": 1})), "not a whole checkpoint"),
+        (lambda path: torch.save({"state_dict": {}}, path), "not a checkpoint of this project"),
+        (lambda path: torch.save([1, 2], path), "not a checkpoint of this project"),
+        (lambda path: torch.save({**CONTENTS, "format": 1, "more": Harm()}, path), "not a whole checkpoint"),
+        (lambda path: zipfile.ZipFile(path, "w").close(), "not a whole checkpoint"),
+        (lambda path: torch.save({**CONTENTS, "format": checkpoint.FORMAT + 1}, path), "is newer than"),
+    ],
+)
+def test_what_is_no_whole_checkpoint_is_refused_by_name(
+    file: Path, spoil: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
+    spoil(file)
+    with pytest.raises(InputError, match=said) as refusal:
+        checkpoint.load(file)
+    assert str(file) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert not (file.parent / "harm").exists()
+
+
+def contents(step: int) -> dict[str, Any]:
+    return {**CONTENTS, "step": step}
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_the_last_ones_are_kept_under_their_names(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    assert store.newest() == (None, [])
+    store.save(contents(5), ["last.pt", "best.pt"])
+    for step in (6, 7, 1_000):
+        store.save(contents(step), ["last.pt"])
+    store.wait()
+    assert names(tmp_path) == ["best.pt", "last.pt", "step-000000007.pt", "step-000001000.pt"]
+    assert [checkpoint.load(tmp_path / name)["step"] for name in ("best.pt", "last.pt")] == [5, 1_000]
+    assert store.newest() == (tmp_path / "step-000001000.pt", [])
+
+
+def test_a_broken_newest_is_passed_over_and_said(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=3)
+    for step in (5, 6):
+        store.save(contents(step), ["last.pt"])
+    store.wait()
+    cut(tmp_path / "step-000000006.pt")
+    newest, broken = store.newest()
+    assert newest == tmp_path / "step-000000005.pt"
+    assert ["step-000000006.pt" in line for line in broken] == [True]
+    cut(tmp_path / "step-000000005.pt")
+    with pytest.raises(InputError, match="no whole checkpoint among 2"):
+        store.newest()
+
+
+def no_space(descriptor: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_costs_that_checkpoint_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = CheckpointStore(tmp_path, keep=3)
+    store.save(contents(5), ["last.pt"])
+    store.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_space)
+        store.save(contents(6), ["last.pt"])
+        store.wait()
+    assert "not saved" in capfd.readouterr().err
+    assert names(tmp_path) == ["last.pt", "step-000000005.pt"]
+    store.save(contents(7), ["last.pt"])
+    store.wait()
+    assert checkpoint.load(tmp_path / "last.pt")["step"] == 7

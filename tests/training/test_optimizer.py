@@ -1,0 +1,184 @@
+"""The paper's update against a plain loop of its formula, and the groups the recipes ask for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, ReduceLROnPlateau
+
+from alexnet2012 import AlexNet, paper_recipe, source_recipe
+from alexnet2012.training import PaperSGD
+from alexnet2012.training.optimizer import parameter_groups
+
+STEPS, DROP = 12, 5  # the rate is divided by 10 from step DROP
+
+
+def gradients(steps: int = STEPS, count: int = 4) -> Iterator[list[float]]:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        yield torch.randn(count, generator=generator, dtype=torch.float64).tolist()
+
+
+def rate(step: int) -> float:
+    return 0.01 if step < DROP else 0.001
+
+
+def weight(value: float = 1.0) -> nn.Parameter:
+    return nn.Parameter(torch.linspace(-value, value, 4, dtype=torch.float64))
+
+
+def formula(w: list[float], momentum: float, decay: float) -> list[float]:
+    """P §5, a number at a time."""
+    v = [0.0] * len(w)
+    for step, gradient in enumerate(gradients()):
+        for i, g in enumerate(gradient):
+            v[i] = momentum * v[i] - decay * rate(step) * w[i] - rate(step) * g
+            w[i] = w[i] + v[i]
+    return w
+
+
+def train(optimizer: torch.optim.Optimizer, w: nn.Parameter, steps: range = range(STEPS)) -> None:
+    for step, gradient in enumerate(gradients()):
+        if step in steps:
+            for group in optimizer.param_groups:
+                group["lr"] = rate(step)
+            w.grad = torch.tensor(gradient, dtype=torch.float64)
+            optimizer.step()
+
+
+@pytest.mark.parametrize(("momentum", "decay"), [(0.9, 0.0005), (0.9, 0.0), (0.0, 0.1), (0.5, 0.3)])
+def test_the_update_is_the_papers_also_when_the_rate_drops(momentum: float, decay: float) -> None:
+    w = weight()
+    expected = formula(w.tolist(), momentum, decay)
+    train(PaperSGD([w], 0.01, momentum, decay), w)
+    torch.testing.assert_close(w.data, torch.tensor(expected, dtype=torch.float64), rtol=1e-14, atol=1e-15)
+
+
+def test_torchs_sgd_agrees_until_the_rate_drops_and_not_after() -> None:
+    for steps, agree in ((range(DROP), True), (range(STEPS), False)):
+        ours, theirs = weight(), weight()
+        train(PaperSGD([ours], 0.01), ours, steps)
+        train(torch.optim.SGD([theirs], 0.01, momentum=0.9, weight_decay=0.0005), theirs, steps)
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=0) is agree
+
+
+def test_groups_have_rates_decays_and_momenta_of_their_own() -> None:
+    settings = [{"lr": 0.1, "weight_decay": 0.2}, {"lr": 0.3, "momentum": 0.5}, {}]
+    weights = [weight(n) for n in (1, 2, 3)]
+    together = PaperSGD([{"params": [w], **s} for w, s in zip(weights, settings, strict=True)], 0.01)
+    apart = [weight(n) for n in (1, 2, 3)]
+    alone = [PaperSGD([w], **{"lr": 0.01, **s}) for w, s in zip(apart, settings, strict=True)]
+    for gradient in gradients(3):
+        for w in (*weights, *apart):
+            w.grad = torch.tensor(gradient, dtype=torch.float64)
+        together.step()
+        for optimizer in alone:
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(weights, apart, strict=True))
+
+
+def test_a_rate_of_zero_freezes_weight_and_velocity() -> None:
+    w = weight()
+    optimizer = PaperSGD([w], 0.01)
+    train(optimizer, w)
+    before = w.detach().clone(), optimizer.velocity(w).clone()
+    optimizer.param_groups[0]["lr"] = 0.0
+    optimizer.step()
+    assert torch.equal(w, before[0])
+    assert torch.equal(optimizer.velocity(w), before[1])
+    assert before[1].abs().min() > 0
+
+
+def test_a_weight_without_a_gradient_stays() -> None:
+    used, unused = weight(), weight()
+    optimizer = PaperSGD([used, unused], 0.01)
+    train(optimizer, used)
+    assert torch.equal(unused, weight())
+    assert not torch.equal(used, weight())
+
+
+def test_the_state_goes_through_a_file_and_on_to_the_same_bits() -> None:
+    whole, first, second = weight(), weight(), weight()
+    train(PaperSGD([whole], 0.01), whole)
+
+    stopped = PaperSGD([first], 0.01)
+    train(stopped, first, range(7))
+    file = io.BytesIO()
+    torch.save({"w": first.data, "optimizer": stopped.state_dict()}, file)
+    saved = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    with torch.no_grad():
+        second.copy_(saved["w"])
+    going_on = PaperSGD([second], 0.5)
+    going_on.load_state_dict(saved["optimizer"])
+    assert going_on.param_groups[0]["lr"] == rate(6)
+    train(going_on, second, range(7, STEPS))
+    assert torch.equal(second, whole)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        lambda optimizer: MultiStepLR(optimizer, [DROP]),
+        lambda optimizer: CosineAnnealingLR(optimizer, STEPS),
+        lambda optimizer: ReduceLROnPlateau(optimizer, patience=1),
+    ],
+)
+def test_torchs_schedulers_set_the_rate(scheduler) -> None:
+    w = weight()
+    optimizer = PaperSGD([w], 0.01)
+    schedule = scheduler(optimizer)
+    moved = []
+    for _ in range(STEPS):
+        before = w.detach().clone()
+        optimizer.velocity(w).zero_()  # what is left is the rate times the gradient, and the decay
+        w.grad = torch.ones_like(w)
+        optimizer.step()
+        torch.testing.assert_close(w.detach(), before - optimizer.param_groups[0]["lr"] * (1 + 0.0005 * before))
+        moved.append(optimizer.param_groups[0]["lr"])
+        schedule.step(*[1.0] * isinstance(schedule, ReduceLROnPlateau))
+    assert moved[0] == 0.01
+    assert moved[-1] < 0.0011
+
+
+def test_a_closure_is_called_with_gradients_and_its_loss_returned() -> None:
+    w = weight()
+    optimizer = PaperSGD([w], 0.01)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = w.square().sum()
+        loss.backward()
+        return loss
+
+    expected = w.square().sum().item()
+    assert optimizer.step(closure).item() == expected
+    assert w.square().sum() < expected
+
+
+@pytest.mark.parametrize("setting", ["lr", "momentum", "weight_decay"])
+def test_negative_settings_are_refused(setting: str) -> None:
+    with pytest.raises(ValueError, match=setting):
+        PaperSGD([weight()], **{"lr": 0.01, setting: -1.0})
+
+
+def test_the_velocity_lies_in_memory_as_its_weight() -> None:
+    w = nn.Parameter(torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last))
+    assert PaperSGD([w], 0.01).velocity(w).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("recipe", "bias_rate"), [(paper_recipe, 0.01), (source_recipe, 0.02)])
+def test_the_groups_of_a_recipe(recipe, bias_rate: float) -> None:
+    net = AlexNet(recipe(width=1 / 16), classes=5)
+    groups = {group["name"]: group for group in parameter_groups(net, net.recipe)}
+    assert groups.keys() == {"conv1 weights", "conv1 biases", "weights", "biases"}
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    assert sorted(names[p] for group in groups.values() for p in group["params"]) == sorted(names.values())
+    for label, group in groups.items():
+        bias = label.endswith("biases")
+        assert {names[p].endswith(".bias") for p in group["params"]} == {bias}
+        assert {".conv1." in names[p] for p in group["params"]} == {label.startswith("conv1")}
+        assert (group["lr"], group["weight_decay"]) == ((bias_rate, 0.0) if bias else (0.01, 0.0005))

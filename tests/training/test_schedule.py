@@ -1,0 +1,126 @@
+"""When the rates drop, in both recipes and all schedules."""
+
+from __future__ import annotations
+
+from math import inf, nan
+
+import pytest
+import torch
+from torch import nn
+
+from alexnet2012 import paper_recipe, source_recipe
+from alexnet2012.errors import InputError
+from alexnet2012.recipe import Recipe
+from alexnet2012.training import PaperSGD, Settings
+from alexnet2012.training.schedule import Schedule
+
+GROUPS = ("conv1 weights", "conv1 biases", "weights", "biases")
+
+
+def make(kind: str, recipe: Recipe, steps: int) -> Schedule:
+    groups = [
+        {
+            "name": name,
+            "params": [nn.Parameter(torch.zeros(1))],
+            "lr": recipe.bias_lr if name.endswith("biases") else recipe.lr,
+        }
+        for name in GROUPS
+    ]
+    return Schedule(kind, PaperSGD(groups, recipe.lr), recipe, steps)
+
+
+def rates(schedule: Schedule, step: int) -> dict[str, float]:
+    schedule.before_step(step)
+    return {group["name"]: pytest.approx(group["lr"], rel=1e-12) for group in schedule.optimizer.param_groups}
+
+
+@pytest.mark.parametrize("epochs", [90, 4, 1])
+@pytest.mark.parametrize("steps", [1, 2, 7, 89, 90, 91, 1001])
+def test_the_papers_rates_drop_after_these_shares_of_all_steps(steps: int, epochs: int) -> None:
+    schedule = make("steps", paper_recipe(epochs=epochs), steps)
+    for step in range(steps):
+        drops = sum(step >= steps * epoch // 90 for epoch in (25, 51, 79))  # in whole numbers: floor
+        assert rates(schedule, step) == dict.fromkeys(GROUPS, 0.01 / 10**drops)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "weights", "conv1"),
+    [(0, 0.01, 0.01), (24, 0.01, 0.01), (25, 0.001, 0.001), (51, 1e-4, 1e-4), (66, 1e-4, 1e-4), (67, 1e-4, 1e-5),
+     (71, 1e-4, 1e-5), (72, 1e-4, 0), (79, 1e-5, 0), (90, 1e-5, 0)],
+)  # fmt: skip
+def test_the_sources_rates(epoch: int, weights: float, conv1: float) -> None:
+    """91 epochs of 10 steps: conv1 has a drop of its own and is frozen at last; the biases' rate is held."""
+    schedule = make("steps", source_recipe(), 910)
+    for step in (10 * epoch, 10 * epoch + 9):
+        assert rates(schedule, step) == {
+            "conv1 weights": conv1,
+            "conv1 biases": 0.02 if conv1 else 0,
+            "weights": weights,
+            "biases": 0.02,
+        }
+
+
+def test_a_constant_rate() -> None:
+    schedule = make("constant", source_recipe(), 91)
+    for step in range(91):
+        assert rates(schedule, step) == {"conv1 weights": 0.01, "conv1 biases": 0.02, "weights": 0.01, "biases": 0.02}
+
+
+def follow(schedule: Schedule, errors: list[float]) -> list[float]:
+    """The weights' rate in the epoch after each validation error."""
+    seen = []
+    for error in errors:
+        schedule.after_epoch(error)
+        schedule.before_step(0)
+        seen.append(round(schedule.optimizer.param_groups[2]["lr"], 12))
+    return seen
+
+
+def test_plateau_drops_when_the_error_has_not_improved_for_as_many_epochs_as_its_patience() -> None:
+    schedule = make("plateau", paper_recipe(plateau_patience=3), 90)
+    assert follow(schedule, [50, 40, 41, 40, 42]) == [0.01] * 4 + [0.001]
+    assert follow(schedule, [39.9, 40, 39.9, 39.8, 50, 50]) == [0.001] * 6
+    assert follow(schedule, [nan]) == [0.0001]
+
+
+def test_plateau_drops_three_times_at_most() -> None:
+    schedule = make("plateau", paper_recipe(plateau_patience=1), 90)
+    assert follow(schedule, [50.0] * 8) == [0.01, 0.001, 0.0001, 0.00001] + [0.00001] * 4
+
+
+def test_plateau_holds_the_sources_biases() -> None:
+    schedule = make("plateau", source_recipe(plateau_patience=1), 91)
+    follow(schedule, [50.0, 50.0])
+    assert rates(schedule, 90) == {
+        "conv1 weights": 0.001,
+        "conv1 biases": 0.02,
+        "weights": 0.001,
+        "biases": 0.02,
+    }
+
+
+@pytest.mark.parametrize("stop", range(1, 9))
+def test_plateau_goes_on_from_its_state_as_if_never_stopped(stop: int) -> None:
+    errors = [50.0, 49, 49, 49, 48, 48, 48, 47, 47]
+    recipe = paper_recipe(plateau_patience=2)
+    whole = follow(make("plateau", recipe, 90), errors)
+    first, second = make("plateau", recipe, 90), make("plateau", recipe, 90)
+    follow(first, errors[:stop])
+    second.load_state_dict(first.state_dict())
+    assert follow(second, errors[stop:]) == whole[stop:]
+    assert len(set(whole)) == 3
+
+
+def test_a_state_before_the_first_validation() -> None:
+    assert make("plateau", paper_recipe(), 90).state_dict()["best"] == inf
+
+
+def test_warm_up_raises_the_rate_in_equal_steps() -> None:
+    schedule = make("constant", paper_recipe(epochs=10, warmup_epochs=2), 20)
+    seen = [rates(schedule, step)["weights"] for step in range(6)]
+    assert seen == [0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01]
+
+
+def test_an_unknown_schedule_is_refused() -> None:
+    with pytest.raises(InputError, match="--schedule cosine: must be one of steps, plateau, constant"):
+        Settings(data="sample", recipe=paper_recipe(), schedule="cosine")
