@@ -1,0 +1,160 @@
+"""ImageNet, from the official archives to what training reads: shards of 256x256 JPEGs, and their statistics.
+
+    python data_prep/prepare_imagenet.py SOURCE --out data/imagenet
+
+SOURCE, recognised by what it holds: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz
+(read in place, never unpacked); or train/<wnid>/ and val/<wnid>/; or a flat val/ with the devkit or Kaggle's
+LOC_val_solution.csv; or Kaggle's ILSVRC/Data/CLS-LOC beside its tables. All give the same set.
+
+Stopped, even killed, the same command goes on where it was. An image that cannot be read stops it with the image's
+name: ILSVRC-2012 has none, so the download is damaged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from alexnet2012.data.imagenet_source import Source, open_source
+from alexnet2012.data.preparation import Settings, prepare
+from alexnet2012.data.preparation_verify import Check, check_archives, verify
+from alexnet2012.errors import InputError
+
+STOPPED = 130  # the shell's code for Ctrl-C
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a flag in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see --help")
+
+
+class Speed(ProgressColumn):
+    """Images a second, over the last half minute."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:,.0f} images/s")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prepare, and verify if asked to. Returns the shell's exit code."""
+    console = Console()
+    try:
+        flags = parse(arguments)
+        with console.status(f"listing the images of {flags.source}"):
+            source = open_source(flags.source)
+        settings = Settings(flags.quality, flags.seed)
+        with bar(console, "preparing", source) as progress:
+            manifest = prepare(source, flags.out, settings, flags.workers, flags.skip_unreadable, progress)
+        print_summary(console, manifest, flags.out)
+        if flags.verify:
+            check(console, source, manifest, flags)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return STOPPED
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The flags. Raises InputError."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="directory with the archives, or the images")
+    parser.add_argument("--out", type=Path, default=Path("data/imagenet"), help="directory to make (%(default)s)")
+    parser.add_argument("--quality", type=between(1, 95), default=95, help="of the stored JPEGs (%(default)s)")
+    parser.add_argument("--seed", type=between(0, 2**32), default=0, help="of the order (%(default)s)")
+    parser.add_argument(
+        "--workers", type=between(1, 1024), default=os.cpu_count(), help="processes (all cores: %(default)s)"
+    )
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="leave unreadable images out, and list them, instead of stopping"
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="afterwards read everything again: counts, labels, checksums, each image, the archives' MD5 (verify.json)",
+    )
+    return parser.parse_args(arguments)
+
+
+def between(least: int, most: int) -> Callable[[str], int]:
+    """A flag's type: a whole number from ``least`` to ``most``."""
+
+    def number(text: str) -> int:
+        if not (text.isdecimal() and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text}: must be a whole number from {least} to {most}")
+        return int(text)
+
+    return number
+
+
+@contextmanager
+def bar(console: Console, what: str, source: Source) -> Iterator[Callable[[int], None]]:
+    """A progress bar over all images; yields what to call with the number done."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(what, total=sum(map(len, source.images.values())))
+        yield lambda images: progress.update(task, completed=images)
+
+
+def print_summary(console: Console, manifest: dict[str, Any], out: Path) -> None:
+    """What was made, and what was odd about the source."""
+    size = sum(shard["bytes"] for split in manifest["splits"].values() for shard in split["shards"])
+    counts = " + ".join(f"{split['images']:,} {name}" for name, split in manifest["splits"].items())
+    console.print(
+        f"{out}: {counts} images of {manifest['settings']['classes']:,} classes, {size / 1e9:.2f} GB", soft_wrap=True
+    )
+    table = Table("what the source's images were", "how many", "which (all in manifest.json)")
+    for kind, keys in {**manifest["repaired"], "unreadable, left out": manifest["unreadable"]}.items():
+        table.add_row(kind, f"{len(keys):,}", ", ".join(keys[:3]) + ", ..." * (len(keys) > 3))
+    console.print(table)
+
+
+def check(console: Console, source: Source, manifest: dict[str, Any], flags: argparse.Namespace) -> None:
+    """Verify, print and write ``verify.json``. Raises InputError with the first problem."""
+    with bar(console, "verifying", source) as progress:
+        checks, problems = verify(source, flags.out, flags.workers, progress)
+    with console.status("MD5 of the archives"):
+        archives = check_archives(source)
+    table = Table("check", "found", "expected", "")
+    for row in checks + archives:
+        verdict = "holds" if row.holds else "differs" if row in archives else "FAILS"
+        table.add_row(row.what, *(f"{n:,}" if isinstance(n, int) else n for n in (row.found, row.expected)), verdict)
+    console.print(table)
+    report = flags.out / "verify.json"
+    write_report(report, checks, archives, problems, manifest)
+    if failed := [row.what for row in checks if not row.holds]:
+        first = problems[0] if problems else failed[0]
+        raise InputError(f"{flags.out}: does not hold what it should: {first}; all in {report}")
+
+
+def write_report(
+    path: Path, checks: list[Check], archives: list[Check], problems: list[str], manifest: dict[str, Any]
+) -> None:
+    """The tables in full, as JSON."""
+    report = {
+        "checks": [{**row._asdict(), "holds": row.holds} for row in checks],
+        "archives": [{**row._asdict(), "holds": row.holds} for row in archives],
+        "problems": problems,
+        "repaired": manifest["repaired"],
+        "unreadable": manifest["unreadable"],
+    }
+    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""The prepared data set: tar shards that any WebDataset reader reads, and an index that finds any image at once.
+
+A directory holds, for each split, ``train-000000.tar``, ... (``key.jpg`` and ``key.cls`` an image, uncompressed) and
+``train-index.npy``; beside them ``classes.json``, ``statistics.npz`` and ``manifest.json``: how it was prepared, what
+was odd about the source's images, and every shard's checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from alexnet2012.data.dataset import Dataset
+from alexnet2012.data.statistics import Statistics
+from alexnet2012.errors import InputError
+
+INDEX = np.dtype([("shard", "<i4"), ("offset", "<i8"), ("length", "<i4"), ("label", "<i4")])  # bytes from shard's start
+MANIFEST = "manifest.json"  # written last: where it is, the set is complete
+UNFINISHED = ".preparation"  # directory of a preparation under way
+OPEN_SHARDS = 256  # file descriptors a process keeps; a usual limit is 1,024
+BLOCK = tarfile.BLOCKSIZE  # bytes; an image's header is the block before it
+ADVICE = "check it with data_prep/prepare_imagenet.py --verify, or prepare it again"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the name ``path`` when the block ends well: whole or not at all, power cuts included."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class ShardWriter:
+    """Writes one shard into ``file``: the same bytes for the same images, whenever and by whomever."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.rows: list[tuple[int, int, int]] = []  # offset, length, label
+        self.bytes = 0
+        self._file, self._sha256 = file, hashlib.sha256()
+
+    def add(self, key: str, jpeg: bytes, label: int) -> None:
+        """Append an image. ``key`` has no dot and fits a tar header with its suffix: see ``imagenet_source``."""
+        self.rows.append((self.bytes + BLOCK, len(jpeg), label))
+        for suffix, content in (("jpg", jpeg), ("cls", str(label).encode())):
+            info = tarfile.TarInfo(f"{key}.{suffix}")  # its time and owner are 0
+            info.size = len(content)
+            self._write(info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % BLOCK))
+
+    def finish(self) -> str:
+        """Write the end of the archive. Returns the shard's SHA-256."""
+        self._write(bytes(2 * BLOCK))
+        return self._sha256.hexdigest()
+
+    def _write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._sha256.update(content)
+        self.bytes += len(content)
+
+
+class _Shard:
+    """An open shard. Read with pread: a lost disk is an error, not a SIGBUS, and nothing is mapped in."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+
+class ShardDataset(Dataset):
+    """One split, ``train`` or ``val``, of a prepared directory: ``d[i] -> (JPEG of 256x256, label)`` in O(1).
+
+    The index is mapped, shards stay open once read; both survive fork and pickling. Raises InputError when the
+    directory is no finished set, or naming a shard that is missing, unreadable or at odds with the index.
+    """
+
+    square256 = True
+
+    def __init__(self, directory: str | Path, split: str) -> None:
+        self.directory, self.split = Path(directory), split
+        description = read_manifest(self.directory)["splits"][split]
+        self.shards = [self.directory / shard["name"] for shard in description["shards"]]
+        self._sizes = [shard["bytes"] for shard in description["shards"]]  # bytes
+        for shard, size in zip(self.shards, self._sizes, strict=True):
+            _check_size(shard, size)
+        self.index = _open_index(self.directory / f"{split}-index.npy", description["images"])
+        self._open = lru_cache(OPEN_SHARDS)(_Shard)
+        words = [entry["words"] for entry in read_json(self.directory / "classes.json")]
+        super().__init__(self.index["label"], words, None)
+
+    def __reduce__(self) -> tuple[type, tuple[Path, str]]:
+        return type(self), (self.directory, self.split)
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of the training split, from ``statistics.npz``."""
+        if self._statistics is None:
+            path = self.directory / "statistics.npz"
+            try:
+                self._statistics = Statistics.load(path)
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                raise InputError(f"{path}: cannot be read ({error}); {ADVICE}") from error
+        return self._statistics
+
+    def encoded(self, index: int) -> bytes:
+        shard, offset, length, _ = self.index[index].item()
+        jpeg = self._read(shard, offset, length)
+        if not (jpeg.startswith(b"\xff\xd8") and jpeg.endswith(b"\xff\xd9")):
+            raise InputError(f"{self.shards[shard]}: no JPEG at byte {offset}, where the index has one; {ADVICE}")
+        return jpeg
+
+    def name(self, index: int) -> str:
+        """``train-000003.tar: key``."""
+        shard, offset, *_ = self.index[index].item()
+        header = self._read(shard, offset - BLOCK, BLOCK)
+        return f"{self.shards[shard]}: {header[:100].rstrip(bytes(1)).decode(errors='replace').removesuffix('.jpg')}"
+
+    def _read(self, shard: int, offset: int, length: int) -> bytes:
+        if not 0 <= shard < len(self.shards):
+            raise InputError(f"{self.directory / self.split}-index.npy: names shard {shard}, which is none; {ADVICE}")
+        if not (offset >= 0 and 0 < length <= self._sizes[shard] - offset):
+            raise InputError(f"{self.shards[shard]}: ends before byte {offset + length} of the index; {ADVICE}")
+        try:
+            content = self._open(self.shards[shard]).read(offset, length)
+        except OSError as error:
+            raise InputError(f"{self.shards[shard]}: cannot be read ({error.strerror}); {ADVICE}") from error
+        if len(content) < length:
+            raise InputError(f"{self.shards[shard]}: has become shorter than byte {offset + length}; {ADVICE}")
+        return content
+
+
+def is_prepared(directory: Path) -> bool:
+    """Whether ``directory`` holds prepared shards, or will when its preparation is run to the end."""
+    return (directory / MANIFEST).exists() or (directory / UNFINISHED).exists()
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest. Raises InputError if there is none."""
+    if not (directory / MANIFEST).exists() and (directory / UNFINISHED).exists():
+        raise InputError(f"{directory}: its preparation has not finished; run data_prep/prepare_imagenet.py again")
+    return read_json(directory / MANIFEST)
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); {ADVICE}") from error
+
+
+def _check_size(shard: Path, size: int) -> None:
+    try:
+        found = shard.stat().st_size
+    except OSError as error:
+        raise InputError(f"{shard}: cannot be read ({error.strerror}); {ADVICE}") from error
+    if found != size:
+        raise InputError(f"{shard}: {found} bytes, the manifest says {size}; {ADVICE}")
+
+
+def _open_index(path: Path, images: int) -> np.memmap:
+    try:
+        index = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); {ADVICE}") from error
+    if index.dtype != INDEX or index.shape != (images,):
+        raise InputError(f"{path}: {index.size} entries, the manifest says {images}; {ADVICE}")
+    return index

@@ -1,0 +1,195 @@
+"""Prepared shards: what a reader of them may rely on."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import io
+import json
+import pickle
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from alexnet2012.data.shards import INDEX, ShardDataset, ShardWriter, replacing
+from alexnet2012.data.statistics import Sums
+from alexnet2012.errors import InputError
+
+
+def jpeg(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (256, 256), (number * 20, 100, 50)).save(file, "JPEG")
+    return file.getvalue()
+
+
+IMAGES = [(f"n01_{number}", jpeg(number), number % 3) for number in range(10)]
+
+
+def write_set(directory: Path, images_per_shard: int = 4) -> Path:
+    """Both splits hold ``IMAGES``."""
+    splits, index = {}, np.empty(len(IMAGES), INDEX)
+    for split in ("train", "val"):
+        shards = []
+        for number, start in enumerate(range(0, len(IMAGES), images_per_shard)):
+            images, name = IMAGES[start : start + images_per_shard], f"{split}-{number:06d}.tar"
+            with replacing(directory / name) as file:
+                writer = ShardWriter(file)
+                for image in images:
+                    writer.add(*image)
+                sha256 = writer.finish()
+            index[start : start + len(images)] = [(number, *row) for row in writer.rows]
+            shards.append({"name": name, "images": len(images), "bytes": writer.bytes, "sha256": sha256})
+        np.save(directory / f"{split}-index.npy", index)
+        splits[split] = {"images": len(IMAGES), "shards": shards}
+    (directory / "manifest.json").write_text(json.dumps({"splits": splits}))
+    classes = [{"wnid": f"n0{k}", "words": word} for k, word in enumerate(["tench, Tinca tinca", "crane", "crane"])]
+    (directory / "classes.json").write_text(json.dumps(classes))
+    sums = Sums()
+    sums.add(np.zeros((1, 256, 256, 3), np.uint8))
+    sums.statistics().save(directory / "statistics.npz")
+    return directory
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    return write_set(tmp_path)
+
+
+def test_images_come_back_by_index_with_label_and_name(prepared: Path) -> None:
+    dataset = ShardDataset(prepared, "train")
+    assert [dataset[i] for i in (9, 0, 5)] == [IMAGES[i][1:] for i in (9, 0, 5)]
+    assert len(dataset) == 10 and dataset.square256
+    assert dataset.classes == ["tench, Tinca tinca", "crane", "crane"]
+    assert dataset.name(9) == f"{prepared}/train-000002.tar: n01_9"
+    assert dataset.statistics.images == 1
+    with pytest.raises(IndexError):
+        dataset[10]
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # its own
+def test_a_webdataset_reader_reads_the_shards(prepared: Path) -> None:
+    urls = [str(path) for path in sorted(prepared.glob("train-*.tar"))]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode())
+    assert [sample["__key__"] for sample in samples] == [key for key, _, _ in IMAGES]
+    assert [sample["cls"] for sample in samples] == [label for _, _, label in IMAGES]
+    raw = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert [sample["jpg"] for sample in raw] == [image for _, image, _ in IMAGES]
+    gc.collect()
+
+
+def test_writing_again_gives_the_same_bytes(prepared: Path, tmp_path: Path) -> None:
+    (tmp_path / "again").mkdir()
+    for path in write_set(tmp_path / "again").iterdir():
+        assert path.read_bytes() == (prepared / path.name).read_bytes()
+    shard = json.loads((prepared / "manifest.json").read_text())["splits"]["val"]["shards"][2]
+    content = (prepared / shard["name"]).read_bytes()
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (shard["bytes"], shard["sha256"])
+
+
+def test_replacing_leaves_nothing_of_a_failed_write(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "file") as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_forked_workers_read_what_the_parent_has_open(prepared: Path) -> None:
+    dataset = ShardDataset(prepared, "val")
+    assert dataset[3] == IMAGES[3][1:]
+    loader = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context="fork")
+    assert [tuple(sample) for sample in loader] == [image[1:] for image in IMAGES]
+
+
+def test_pickling_as_for_spawned_workers_carries_no_data(prepared: Path) -> None:
+    pickled = pickle.dumps(ShardDataset(prepared, "val"))
+    assert len(pickled) < 1000
+    assert pickle.loads(pickled)[7] == IMAGES[7][1:]
+
+
+def test_few_shards_stay_open(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alexnet2012.data.shards.OPEN_SHARDS", 1)
+    dataset, before = ShardDataset(prepared, "train"), len(list(Path("/proc/self/fd").iterdir()))
+    assert [dataset[i] for i in (9, 0, 5, 9)] == [IMAGES[i][1:] for i in (9, 0, 5, 9)]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
+
+
+def test_a_million_images_open_without_reading_the_index(prepared: Path) -> None:
+    entries = 1_000_000
+    index = np.zeros(entries, INDEX)
+    index[-1] = np.load(prepared / "train-index.npy")[0]
+    np.save(prepared / "train-index.npy", index)
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    manifest["splits"]["train"]["images"] = entries
+    (prepared / "manifest.json").write_text(json.dumps(manifest))
+    tracemalloc.start()
+    dataset = ShardDataset(prepared, "train")
+    assert len(dataset) == entries and dataset[entries - 1] == IMAGES[0][1:]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20  # the index has 20 MB
+
+
+def edit_index(prepared: Path, field: str, value: int) -> None:
+    index = np.load(prepared / "train-index.npy")
+    index[field][5] = value
+    np.save(prepared / "train-index.npy", index)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("offset", 10**12, "train-000001.tar: ends before"),
+        ("offset", -1, "train-000001.tar: ends before"),
+        ("offset", 0, "train-000001.tar: no JPEG at byte 0"),
+        ("length", 10**9, "train-000001.tar: ends before"),
+        ("length", 100, "train-000001.tar: no JPEG at byte"),
+        ("shard", 3, "train-index.npy: names shard 3"),
+        ("shard", -1, "train-index.npy: names shard -1"),
+    ],
+)
+def test_index_and_shard_that_disagree_are_named(field: str, value: int, says: str, prepared: Path) -> None:
+    edit_index(prepared, field, value)
+    dataset = ShardDataset(prepared, "train")
+    assert dataset[4] == IMAGES[4][1:]
+    with pytest.raises(InputError, match=says):
+        dataset[5]
+
+
+def test_damaged_sets_are_named(prepared: Path) -> None:
+    open_set = ShardDataset(prepared, "train")
+    shard = prepared / "train-000001.tar"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:9000])
+    with pytest.raises(InputError, match=r"train-000001.tar: 9000 bytes, the manifest says"):
+        ShardDataset(prepared, "train")
+    with pytest.raises(InputError, match=r"train-000001.tar: has become shorter"):
+        open_set[7]
+    shard.unlink()
+    with pytest.raises(InputError, match=r"train-000001.tar: cannot be read .No such file"):
+        ShardDataset(prepared, "train")
+    shard.write_bytes(whole)
+    assert open_set[5] == IMAGES[5][1:]
+    (prepared / "statistics.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"statistics.npz: cannot be read"):
+        _ = ShardDataset(prepared, "train").statistics
+    (prepared / "train-index.npy").write_bytes(b"no array")
+    with pytest.raises(InputError, match=r"train-index.npy: cannot be read"):
+        ShardDataset(prepared, "train")
+    np.save(prepared / "train-index.npy", np.zeros(9, INDEX))
+    with pytest.raises(InputError, match=r"train-index.npy: 9 entries, the manifest says 10"):
+        ShardDataset(prepared, "train")
+
+
+def test_an_unfinished_set_says_so(prepared: Path) -> None:
+    (prepared / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"manifest.json: cannot be read"):
+        ShardDataset(prepared, "train")
+    (prepared / ".preparation").mkdir()
+    with pytest.raises(InputError, match="has not finished"):
+        ShardDataset(prepared, "train")

@@ -1,0 +1,434 @@
+"""From a synthetic ILSVRC-2012 in every layout to prepared shards."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ilsvrc
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet2012.data import preparation, preparation_verify, preparation_workers
+from alexnet2012.data.imagenet_source import open_source
+from alexnet2012.data.pixels import decode
+from alexnet2012.data.preparation import Settings, prepare
+from alexnet2012.data.shards import ShardDataset, read_manifest
+from alexnet2012.data.statistics import Statistics
+from alexnet2012.errors import InputError
+from prepare_imagenet import main
+
+SETTINGS = Settings(images_per_shard=9)
+TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
+
+
+def run(source: Path, out: Path, settings: Settings = SETTINGS, workers: int = 2, skip: bool = False) -> Path:
+    prepare(open_source(source), out, settings, workers, skip, lambda images: None)
+    return out
+
+
+def run_forking(*arguments: Any) -> None:
+    """``run``, in a process of its own: spares each such process a server with its imports."""
+    preparation_workers.START = "fork"
+    run(*arguments)
+
+
+def contents(directory: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ilsvrc.write_archives(tmp_path_factory.mktemp("archives"), ilsvrc.images())
+
+
+@pytest.fixture(scope="module")
+def prepared(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made from the archives by one worker."""
+    return run(archives, tmp_path_factory.mktemp("prepared") / "new" / "set", workers=1)
+
+
+@pytest.fixture(scope="module")
+def commanded(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made by the command, with its own settings: a shard a split."""
+    out = tmp_path_factory.mktemp("commanded") / "set"
+    assert main([str(archives), "--out", str(out), "--workers", "2"]) == 0
+    return out
+
+
+@pytest.mark.parametrize(
+    "write",
+    [ilsvrc.write_tree, ilsvrc.write_flat_with_devkit, ilsvrc.write_flat_with_table, ilsvrc.write_kaggle],
+    ids=lambda write: write.__name__,
+)
+def test_every_layout_and_any_number_of_workers_give_the_same_bytes(
+    write: Callable[[Path, ilsvrc.Ilsvrc], Path], prepared: Path, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "source", ilsvrc.images())
+    ours, theirs = contents(run(source, tmp_path / "set")), contents(prepared)
+    if write is ilsvrc.write_tree:  # says nothing of words
+        assert json.loads((tmp_path / "set/classes.json").read_text())[3] == {
+            "wnid": ilsvrc.WNIDS[3],
+            "words": ilsvrc.WNIDS[3],
+        }
+        ours["classes.json"] = theirs["classes.json"]
+    assert ours == theirs
+    assert sum(name.startswith("train-0") for name in ours) == 7
+
+
+def test_another_seed_gives_another_order_of_the_same_images(archives: Path, prepared: Path, tmp_path: Path) -> None:
+    other = run(archives, tmp_path / "set", Settings(seed=1, images_per_shard=9))
+    names = [
+        [Path(d.name(i)).suffix for i in range(len(d))]
+        for d in (ShardDataset(other, "train"), ShardDataset(prepared, "train"))
+    ]
+    assert names[0] != names[1] != sorted(names[1])
+    assert sorted(names[0]) == sorted(names[1])
+
+
+def test_every_label_is_the_truth(prepared: Path) -> None:
+    truth = ilsvrc.images()
+    assert [ilsvrc.WNIDS[k] for k in ilsvrc.DEVKIT_ORDER] != ilsvrc.WNIDS
+    for split, files in (("train", truth.train), ("val", truth.val)):
+        dataset = ShardDataset(prepared, split)
+        keys = [dataset.name(i).split(": ")[1] for i in range(len(dataset))]
+        assert sorted(keys) == sorted(files)
+        assert [dataset[i][1] for i in range(len(dataset))] == [truth.labels[key] for key in keys]
+        assert dataset.classes == ilsvrc.WORDS
+
+
+def test_stored_images_are_the_central_256x256_without_tags(prepared: Path) -> None:
+    truth, dataset = ilsvrc.images(), ShardDataset(prepared, "train")
+    for index in range(len(dataset)):
+        key = dataset.name(index).split(": ")[1]
+        image = Image.open(io.BytesIO(dataset[index][0]))
+        assert (image.size, image.mode, image.format) == ((256, 256), "RGB", "JPEG")
+        assert not {"exif", "comment"} & image.info.keys()
+        difference = np.abs(np.asarray(image, np.float64) - decode(truth.train[key])).mean()
+        assert difference < 2.5, key  # of 255: of storing as JPEG; an image turned by its tag differs by tens
+
+
+def test_manifest_names_what_was_odd(prepared: Path) -> None:
+    assert read_manifest(prepared)["repaired"] == {
+        "cmyk": [f"train/{ilsvrc.CMYK}"], "grey": [f"train/{ilsvrc.GREY}"], "png": [f"train/{ilsvrc.PNG}"]
+    }  # fmt: skip
+    assert read_manifest(prepared)["unreadable"] == []
+
+
+def test_statistics_are_those_of_the_stored_images(prepared: Path) -> None:
+    dataset = ShardDataset(prepared, "train")
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(dataset[i][0])), np.float64) for i in range(60)])
+    colors = pixels.reshape(-1, 3)
+    covariance = np.cov(colors.T, bias=True)
+    found = ShardDataset(prepared, "val").statistics
+    assert found.images == 60
+    np.testing.assert_array_equal(found.mean, pixels.mean(0).astype(found.mean.dtype))
+    np.testing.assert_allclose(found.covariance, covariance, rtol=1e-9)
+    np.testing.assert_allclose(found.eigenvalues, np.linalg.eigvalsh(covariance)[::-1], rtol=1e-9)
+
+
+def test_killed_ten_times_and_run_again_gives_the_same_bytes(archives: Path, tmp_path: Path) -> None:
+    context, moments = multiprocessing.get_context("forkserver"), random.Random(0)
+    settings, out = Settings(images_per_shard=2), tmp_path / "killed"
+    for kill in range(10):
+        process = context.Process(target=run_forking, args=(archives, out, settings))
+        process.start()
+        while process.is_alive() and len(list(out.glob("*.tar"))) < 3 * kill:  # of 40
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.03))
+        assert process.is_alive() and process.pid
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    assert 27 <= len(list(out.glob("*.tar"))) < 40
+    assert contents(run(archives, out, settings)) == contents(run(archives, tmp_path / "whole", settings))
+
+
+def test_a_killed_worker_is_said_in_one_line() -> None:
+    with pytest.raises(InputError, match="a worker was killed"):
+        list(preparation_workers.run(os._exit, [1], 1, lambda images: None))
+
+
+def test_unreadable_image_stops_by_name_or_is_left_out_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = ilsvrc.write_archives(tmp_path / "source", ilsvrc.images(truncated=True)), tmp_path / "set"
+    command = [str(source), "--out", str(out), "--workers", "1"]
+    assert main(command) == 2
+    assert ilsvrc.TRUNCATED in one_line(capsys)
+    assert main([*command, "--skip-unreadable"]) == 0
+    assert ilsvrc.TRUNCATED in capsys.readouterr().out
+    assert read_manifest(out)["unreadable"] == [f"train/{ilsvrc.TRUNCATED}"]
+    dataset = ShardDataset(out, "train")
+    assert len(dataset) == dataset.statistics.images == 59
+
+
+def test_command_verifies_and_reports(archives: Path, commanded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(archives), "--out", str(commanded), "--verify"]) == 0
+    assert "60 train + 20 val images of 10 classes" in capsys.readouterr().out
+    report = json.loads((commanded / "verify.json").read_text())
+    assert [check["holds"] for check in report["checks"]] == [True] * 8
+    assert report["problems"] == [] and report["repaired"]["png"] == [f"train/{ilsvrc.PNG}"]
+    assert [check["holds"] for check in report["archives"]] == [False] * 3  # reported, not fatal
+
+
+def change_label_in_index(out: Path) -> None:
+    index = np.load(out / "train-index.npy")
+    index["label"][5] += 1
+    np.save(out / "train-index.npy", index)
+
+
+def overwrite_image(out: Path) -> None:
+    with (out / "val-000000.tar").open("r+b") as shard:
+        shard.seek(512)
+        shard.write(bytes(20))
+
+
+def change_label_in_shard(out: Path) -> None:
+    index = np.load(out / "val-index.npy")
+    with (out / "val-000000.tar").open("r+b") as shard:
+        shard.seek(int(index["offset"][1]) - 1024)
+        shard.write(b"9")  # the first image's class
+    assert index["label"][0] != 9
+
+
+def change_statistics(out: Path) -> None:
+    statistics = Statistics.load(out / "statistics.npz")
+    statistics.mean[0, 0, 0] += 1
+    statistics.save(out / "statistics.npz")
+
+
+@pytest.mark.parametrize(
+    ("damage", "failing"),
+    [
+        (change_label_in_index, {preparation_verify.INDEXED}),
+        (overwrite_image, {preparation_verify.CHECKSUMS, preparation_verify.DECODED}),
+        (change_label_in_shard, {preparation_verify.CHECKSUMS, preparation_verify.LABELS}),
+        (change_statistics, {"statistics"}),
+    ],
+)
+def test_verify_names_what_does_not_hold(
+    damage: Callable[[Path], None],
+    failing: set[str],
+    archives: Path,
+    commanded: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "set"
+    shutil.copytree(commanded, out)
+    damage(out)
+    assert main([str(archives), "--out", str(out), "--verify"]) == 2
+    assert_matches("does not hold what it should", one_line(capsys))
+    report = json.loads((out / "verify.json").read_text())
+    assert {check["what"] for check in report["checks"] if not check["holds"]} == failing
+    assert all(str(out) in problem for problem in report["problems"])
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command said on stderr."""
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.endswith("\n"), said
+    return said
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda source: (source / name).unlink()
+
+
+def cut(name: str, share: float) -> Callable[[Path], None]:
+    """Cut an archive to a share of its length, rounded to tar's blocks: as an interrupted download may leave it."""
+
+    def damage(source: Path) -> None:
+        os.truncate(source / name, int((source / name).stat().st_size * share) // 512 * 512)
+
+    return damage
+
+
+def cut_between_classes(source: Path) -> None:
+    with tarfile.open(source / TRAIN) as tar:
+        end = tar.getmembers()[6].offset
+    os.truncate(source / TRAIN, end)
+
+
+def overwrite_header(source: Path) -> None:
+    with tarfile.open(source / VAL) as tar:
+        offset = tar.getmembers()[6].offset
+    with (source / VAL).open("r+b") as file:
+        file.seek(offset)
+        file.write(b"garbage" * 50)
+
+
+def devkit_of(**files: bytes) -> Callable[[Path], None]:
+    """Replace the devkit's files of these names."""
+
+    def damage(source: Path) -> None:
+        kept = {Path(name).stem: (name, content) for name, content in ilsvrc.devkit_files(ilsvrc.images()).items()}
+        with tarfile.open(source / DEVKIT, "w:gz") as tar:
+            for stem, (name, content) in kept.items():
+                ilsvrc._add(tar, f"devkit/{name}", files.get(stem, content))
+
+    return damage
+
+
+def of_2010(source: Path) -> None:
+    meta = ilsvrc.devkit_files(ilsvrc.images())["data/meta.mat"].replace(b"ILSVRC2012_ID", b"ILSVRC2010_ID")
+    devkit_of(meta=meta)(source)
+
+
+def other_classes(source: Path) -> None:
+    meta = ilsvrc.devkit_files(ilsvrc.images())["data/meta.mat"].replace(ilsvrc.WNIDS[3].encode(), b"n99999999")
+    devkit_of(meta=meta)(source)
+
+
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth"
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (remove(TRAIN), rf"has no {TRAIN}"),
+        (remove(VAL), rf"has no {VAL}"),
+        (remove(DEVKIT), rf"ILSVRC2012_val_0.* no label .* needs {DEVKIT}"),
+        (cut(TRAIN, 0.5), rf"{TRAIN}: cut short or damaged at byte \d+ of \d+"),
+        (cut(VAL, 0.7), rf"{VAL}: cut short or damaged at byte \d+"),
+        (cut(VAL, 0), rf"{VAL}: cut short or damaged at byte 0 of 0"),
+        (cut(DEVKIT, 0.5), rf"{DEVKIT}: damaged"),
+        (cut_between_classes, rf"{TRAIN}: cut short or damaged at byte \d+"),
+        (overwrite_header, rf"{VAL}: cut short or damaged at byte \d+"),
+        (of_2010, rf"{DEVKIT}: damaged, or not the devkit of ILSVRC2012"),
+        (other_classes, rf"{DEVKIT}: lists 10 classes, .*n02085620"),
+        (devkit_of(**{GROUND_TRUTH: b"1\n" * 19}), r"ILSVRC2012_val_00000020.*no label"),
+        (devkit_of(**{GROUND_TRUTH: b"1\n" * 21}), r"1 of its images are missing, the first ILSVRC2012_val_00000021"),
+        (devkit_of(**{GROUND_TRUTH: b"77\n" * 20}), rf"{DEVKIT}: damaged, or not"),
+        (shutil.rmtree, r"no such directory"),
+    ],
+)  # fmt: skip
+def test_bad_archives_are_named_in_one_line(
+    damage: Callable[[Path], object], says: str, archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(archives, source)
+    damage(source)
+    assert main([str(source), "--out", str(tmp_path / "set")]) == 2
+    assert_matches(says, one_line(capsys))
+    assert not (tmp_path / "set").exists()
+
+
+def two_of_one_name(source: Path) -> None:
+    image = next((source / "train" / ilsvrc.WNIDS[0]).iterdir())
+    shutil.copy(image, source / "train" / ilsvrc.WNIDS[1])
+
+
+def wrong_folder(source: Path) -> None:
+    ilsvrc._write_tables(source, ilsvrc.images())
+    image = next((source / "val" / ilsvrc.WNIDS[0]).iterdir())
+    image.rename(source / "val" / ilsvrc.WNIDS[1] / image.name)
+
+
+def class_of_val_only(source: Path) -> None:
+    (source / "val" / ilsvrc.WNIDS[0]).rename(source / "val" / "n1")
+
+
+def dotted_name(source: Path) -> None:
+    image = next((source / "train" / ilsvrc.WNIDS[0]).iterdir())
+    image.rename(image.with_name("a.b.JPEG"))
+
+
+def no_table(source: Path) -> None:
+    (source / "LOC_val_solution.csv").write_text("wrong\n1\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (two_of_one_name, "two images of one name"),
+        (wrong_folder, r"in the folder of n01443537, but .*LOC_val_solution.csv says n01440764"),
+        (class_of_val_only, "validation images of n1, which has no training images"),
+        (dotted_name, r"a\.b\.JPEG: rename it"),
+        (no_table, "LOC_val_solution.csv: not Kaggle's table"),
+    ],
+)
+def test_bad_trees_are_named_in_one_line(
+    damage: Callable[[Path], None], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = ilsvrc.write_tree(tmp_path / "source", ilsvrc.images())
+    damage(source)
+    assert main([str(source), "--out", str(tmp_path / "set")]) == 2
+    assert_matches(says, one_line(capsys))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--quality", "90"], r"holds another set \(quality 95, here 90\)"),
+        (["--seed", "1"], r"holds another set \(seed 0, here 1\)"),
+        (["--quality", "99"], "--quality: 99: must be a whole number from 1 to 95"),
+        (["--workers", "0"], "--workers: 0: must be"),
+        (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+    ],
+)
+def test_bad_flags_are_named_in_one_line(
+    flags: list[str], says: str, archives: Path, commanded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(archives), "--out", str(commanded), *flags]) == 2
+    assert_matches(says, one_line(capsys))
+
+
+def test_another_source_is_another_set(commanded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = ilsvrc.write_tree(tmp_path, ilsvrc.images(truncated=True))
+    assert main([str(source), "--out", str(commanded)]) == 2
+    assert_matches(r"holds another set \(source", one_line(capsys))
+
+
+def test_out_is_not_shared(archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert main([str(archives), "--out", str(tmp_path)]) == 2
+    assert_matches("is not empty", one_line(capsys))
+    out = tmp_path / "set"
+    other = multiprocessing.get_context("forkserver").Process(target=run_forking, args=(archives, out))
+    other.start()
+    while not list(out.glob(".preparation/*.npz")):
+        time.sleep(0.01)
+    with pytest.raises(InputError, match="another preparation is writing into it"):
+        run(archives, out)
+    other.join()
+
+
+def test_full_disk_is_foreseen_and_survived(
+    archives: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**6))
+        assert main([str(archives), "--out", str(tmp_path / "set")]) == 2
+    assert_matches(r"80 images need about 0\.0 GB, 0\.0 GB are free", one_line(capsys))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    shard = preparation.plan_shards(open_source(archives), tmp_path / "set", SETTINGS)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation_workers, "_images", multiprocessing.Value("q", 0))
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match=r"train-000000.tar: cannot be written .No space left on device"):
+            preparation.make_shard(shard)
+    shutil.rmtree(tmp_path / "set")
+    assert contents(run(archives, tmp_path / "set")) == contents(prepared)
+
+
+def assert_matches(pattern: str, text: str) -> None:
+    assert re.search(pattern, text), text
