@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from alexnet2012.network import response_norm
+from alexnet2012.network import response_norm, response_norm_cpp
 from alexnet2012.network.response_norm import (
     InMapResponseNorm,
     LocalResponseNorm,
@@ -197,6 +199,37 @@ def test_second_derivative_is_refused(device):
         gradient.sum().backward()
 
 
+TRITON_AGAINST_EAGER = """
+import torch
+from alexnet2012.network import response_norm_eager as eager, response_norm_triton as triton
+
+paper, other = eager.Formula(5, 1e-4, 0.75, 2.0), eager.Formula(7, 1e-3, 0.6, 1.0)
+cases = (torch.float32, 1e-6, paper), (torch.bfloat16, 1e-2, paper), (torch.float64, 1e-13, other)
+for shape in (1, 20, 5), (1, 3, 130), (70, 8, 1), (5, 3, 1):  # two of planes, then quads, then neither
+    for dtype, rtol, formula in cases:
+        a, grad = (torch.randn(shape).mul(100).to(dtype) for _ in range(2))
+        for function, inputs in (("forward", (a,)), ("backward", (a, grad))):
+            out, expected = torch.full_like(a, torch.nan), torch.empty_like(a, dtype=torch.float64)
+            getattr(triton, function)(*inputs, out, formula)
+            getattr(eager, function)(*(tensor.double() for tensor in inputs), expected, formula)
+            torch.testing.assert_close(out.double(), expected, rtol=rtol, atol=rtol * expected.abs().max().item())
+"""
+
+
+def test_triton_kernels_in_its_interpreter():
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, "-c", TRITON_AGAINST_EAGER], env=environment, check=True)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_eager_on_cuda():
+    use_lrn_kernel("eager")
+    assert_matches_reference(draw(4, 48, 31, 29, device="cuda"), 1e-6)
+    use_lrn_kernel("fast")
+
+
 def test_eager_and_fast_agree():
     if lrn_kernel("cpu") != "inline C++":
         pytest.skip(lrn_kernel("cpu"))
@@ -219,39 +252,37 @@ def test_kernels_are_named_and_chosen():
         use_lrn_kernel("quick")
 
 
-def kernel_reported_by_a_process(**environment: str) -> subprocess.CompletedProcess[str]:
-    program = (
-        "import torch; from alexnet2012.network.response_norm import *; from alexnet2012.network.response_norm import"
-        " lrn_kernel; LocalResponseNorm()(torch.ones(1, 5, 2, 2)); print(lrn_kernel('cpu'))"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, **environment}, capture_output=True, text=True, check=True
-    )
+@pytest.fixture
+def first_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The state of a machine on which nothing has been built yet; the path is for a compiler, if one is wanted."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    response_norm._fast_kernel.cache_clear()
+    yield tmp_path / "c++"
+    response_norm._fast_kernel.cache_clear()
 
 
-def test_without_a_compiler_the_name_says_so(tmp_path):
-    done = kernel_reported_by_a_process(CXX="no-such-compiler", XDG_CACHE_HOME=str(tmp_path))
-    assert done.stdout.strip() == "eager (no C++ compiler)"
-    assert not done.stderr
+def test_without_a_compiler_the_name_says_so(first_use, monkeypatch):
+    monkeypatch.setenv("CXX", str(first_use))
+    assert lrn_kernel("cpu") == "eager (no C++ compiler)"
+    assert_matches_reference(draw(2, 6, 4, 4), 1e-6)
 
 
-def test_a_failed_build_says_so_in_one_warning(tmp_path):
-    broken = tmp_path / "c++"
-    broken.write_text("#!/bin/sh\necho error: this compiler is broken >&2\necho and talks much >&2\nexit 1\n")
-    broken.chmod(0o755)
-    done = kernel_reported_by_a_process(CXX=str(broken), XDG_CACHE_HOME=str(tmp_path))
-    assert done.stdout.strip() == "eager (the C++ build failed)"
-    assert done.stderr.count("this compiler is broken") == 1 and "talks much" not in done.stderr
+def test_a_failed_build_says_so_in_one_line(first_use, monkeypatch):
+    first_use.write_text("#!/bin/sh\necho error: this compiler is broken >&2\necho and talks much >&2\nexit 1\n")
+    first_use.chmod(0o755)
+    monkeypatch.setenv("CXX", str(first_use))
+    with pytest.warns(UserWarning, match="this compiler is broken$"):
+        assert lrn_kernel("cpu") == "eager (the C++ build failed)"
+    assert_matches_reference(draw(2, 6, 4, 4), 1e-6)
 
 
-def test_processes_may_build_at_once(tmp_path):
-    if lrn_kernel("cpu") != "inline C++":
-        pytest.skip(lrn_kernel("cpu"))
-    program = "from alexnet2012.network.response_norm_cpp import build; assert build().name == 'inline C++'"
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    processes = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(2)]
-    assert [process.wait() for process in processes] == [0, 0]
-    assert len(list((tmp_path / "alexnet2012").iterdir())) == 1
+def test_several_may_build_at_once(first_use):
+    with ThreadPoolExecutor(2) as pool:
+        kernels = list(pool.map(lambda _: response_norm_cpp.build(), range(2)))
+    if None in kernels:
+        pytest.skip("no C++ compiler")
+    assert [kernel.name for kernel in kernels] == ["inline C++"] * 2
+    assert len(list((first_use.parent / "alexnet2012").iterdir())) == 1
 
 
 def test_bad_sizes_and_inputs_are_refused():

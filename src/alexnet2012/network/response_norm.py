@@ -1,12 +1,13 @@
 """Local response normalisation (P §3.3), and the in-map one of the authors' records (S layers-145).
 
-The formula is here; how it is computed is in ``response_norm_eager.py`` (torch operations, any device) and
-``response_norm_cpp.py`` (CPU, where a C++ compiler is found).
+The formula is here; how it is computed is in ``response_norm_eager.py`` (torch operations, any device),
+``response_norm_cpp.py`` (CPU, where a C++ compiler is found) and ``response_norm_triton.py`` (CUDA).
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import warnings
 from typing import Any
 
@@ -49,6 +50,12 @@ def _fast_kernel(device_type: str) -> Kernel:
         except response_norm_cpp.BuildError as error:
             warnings.warn(f"LRN runs its slower eager kernel, as the C++ one was not built: {error}", stacklevel=2)
             return eager._replace(name="eager (the C++ build failed)")
+    if device_type == "cuda" and importlib.util.find_spec("triton") is None:
+        return eager._replace(name="eager (no Triton)")
+    if device_type == "cuda":
+        from alexnet2012.network import response_norm_triton
+
+        return response_norm_triton.KERNEL
     return eager
 
 
