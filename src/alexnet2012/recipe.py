@@ -234,3 +234,26 @@ RESULTS_2012 = (
     Result2012("ILSVRC-2010 test", 1, 10, 37.5, 17.0),  # P table 1; S #145: 37.473, 16.999
     Result2012("ILSVRC-2010 test", 1, 1, 39.0, 18.3),  # P §4.1; S #145: 39.025, 18.295
 )
+
+
+@dataclass(frozen=True)
+class Difference2012:
+    """How much worse than the base net a variant was in 2012: percentage points of error; None: no figure given."""
+
+    top1: float | None = None
+    top5: float | None = None
+    said: str = ""  # before a figure that is not exact, or instead of one
+
+
+DIFFERENCES_2012 = {  # by variant, on ILSVRC-2012's validation set with ten crops where nothing else is said
+    "no-lrn": Difference2012(1.4, 1.2),  # P §3.3; S #148: 42.034, 19.362
+    "no-overlap": Difference2012(0.4, 0.3),  # P §3.4; S #147: 41.058, 18.510
+    "no-exchange": Difference2012(1.2, 1.1),  # S #150: 41.828, 19.330
+    "exchange-at-conv4": Difference2012(said="worse"),  # S #132, stopped
+    "one-tower": Difference2012(1.7, 1.2),  # P §3.2; S #145-half on the ILSVRC-2010 test set: 39.168, 18.229
+    "without-conv3": Difference2012(2.0, said="about"),  # P §7
+    "without-conv4": Difference2012(2.0, said="about"),  # P §7
+    "no-color-noise": Difference2012(1.0, said="over"),  # P §4.1
+    "no-dropout": Difference2012(said="overfits"),  # P §4.2
+    "tanh": Difference2012(said="slower"),  # P §3.1
+}
