@@ -77,9 +77,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("data/imagenet"), help="directory to make (%(default)s)")
     parser.add_argument("--quality", type=between(1, 95), default=95, help="of the stored JPEGs (%(default)s)")
     parser.add_argument("--seed", type=between(0, 2**32), default=0, help="of the order (%(default)s)")
-    parser.add_argument(
-        "--workers", type=between(1, 1024), default=os.cpu_count(), help="processes (all cores: %(default)s)"
-    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument("--workers", type=between(1, 1024), default=cores, help="processes (all cores: %(default)s)")
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave unreadable images out, and list them, instead of stopping"
     )

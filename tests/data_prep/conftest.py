@@ -1,5 +1,4 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # ilsvrc
 sys.path.insert(0, str(Path(__file__).parents[2] / "data_prep"))  # prepare_imagenet

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet2012.data import preparation, preparation_verify, preparation_workers
+from alexnet2012.data import open_dataset, preparation, preparation_verify, preparation_workers
 from alexnet2012.data.imagenet_source import open_source
 from alexnet2012.data.pixels import decode
 from alexnet2012.data.preparation import Settings, prepare
@@ -104,7 +104,7 @@ def test_every_label_is_the_truth(prepared: Path) -> None:
     truth = ilsvrc.images()
     assert [ilsvrc.WNIDS[k] for k in ilsvrc.DEVKIT_ORDER] != ilsvrc.WNIDS
     for split, files in (("train", truth.train), ("val", truth.val)):
-        dataset = ShardDataset(prepared, split)
+        dataset = open_dataset(prepared, split)
         keys = [dataset.name(i).split(": ")[1] for i in range(len(dataset))]
         assert sorted(keys) == sorted(files)
         assert [dataset[i][1] for i in range(len(dataset))] == [truth.labels[key] for key in keys]
@@ -348,6 +348,11 @@ def dotted_name(source: Path) -> None:
     image.rename(image.with_name("a.b.JPEG"))
 
 
+def no_images(source: Path) -> None:
+    shutil.rmtree(source / "val")
+    (source / "val").mkdir()
+
+
 def no_table(source: Path) -> None:
     (source / "LOC_val_solution.csv").write_text("wrong\n1\n")
 
@@ -359,6 +364,7 @@ def no_table(source: Path) -> None:
         (wrong_folder, r"in the folder of n01443537, but .*LOC_val_solution.csv says n01440764"),
         (class_of_val_only, "validation images of n1, which has no training images"),
         (dotted_name, r"a\.b\.JPEG: rename it"),
+        (no_images, "has no val images, .jpeg or .jpg or .png"),
         (no_table, "LOC_val_solution.csv: not Kaggle's table"),
     ],
 )
@@ -398,6 +404,8 @@ def test_out_is_not_shared(archives: Path, tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "mine.txt").write_text("mine")
     assert main([str(archives), "--out", str(tmp_path)]) == 2
     assert_matches("is not empty", one_line(capsys))
+    assert main([str(archives), "--out", str(tmp_path / "mine.txt")]) == 2
+    assert_matches(r"mine.txt: cannot be written", one_line(capsys))
     out = tmp_path / "set"
     other = multiprocessing.get_context("forkserver").Process(target=run_forking, args=(archives, out))
     other.start()

@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -97,7 +98,10 @@ def open_source(directory: str | Path) -> Source:
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; SOURCE holds the archives, or train/ and val/")
     truth = _read_devkit(directory) or _read_kaggle(directory) or Truth(directory, {}, {})
-    train, val = list(_training_files(directory)), _label(_validation_files(directory), truth)
+    try:
+        train, val = list(_training_files(directory)), _label(_validation_files(directory), truth)
+    except OSError as error:
+        raise InputError(f"{error.filename or directory}: cannot be read ({error.strerror})") from error
     wnids = sorted({file.wnid for file in train})
     if truth.words and (different := sorted(truth.words.keys() ^ set(wnids))):
         raise InputError(
@@ -107,6 +111,8 @@ def open_source(directory: str | Path) -> Source:
     if strangers := {file.wnid for file in val} - set(wnids):
         raise InputError(f"{directory}: validation images of {min(strangers)}, which has no training images")
     images = {"train": _in_order(train), "val": _in_order(val)}
+    if empty := [split for split in images if not images[split]]:
+        raise InputError(f"{directory}: has no {empty[0]} images, {' or '.join(IMAGE_SUFFIXES)}")
     return Source(directory, images, wnids, [truth.words.get(wnid, wnid) for wnid in wnids])
 
 
@@ -119,9 +125,10 @@ def md5(path: Path) -> str:
 def _in_order(files: list[File]) -> list[File]:
     """Sorted by key. Raises InputError naming a file whose key is taken, or cannot be that of a tar's member."""
     files.sort()
-    for file, after in zip(files, [*files[1:], None], strict=True):
-        if after and file.key == after.key:
+    for file, after in pairwise(files):
+        if file.key == after.key:
             raise InputError(f"{file} and {after}: two images of one name; rename one")
+    for file in files:
         if "." in file.key or len(os.fsencode(file.key)) > KEY_BYTES:
             raise InputError(f"{file}: rename it; a name has at most {KEY_BYTES} bytes, and its suffix's dot alone")
     return files

@@ -148,7 +148,8 @@ def make_shard(shard: Shard) -> None:
                 count_image()
             notes = {"sha256": writer.finish(), "bytes": writer.bytes, "odd": odd}
             with replacing(shard.record) as record:
-                np.savez(record, rows=np.array(writer.rows).reshape(-1, 3), notes=json.dumps(notes), **vars(sums))
+                rows = np.array([(shard.number, *row) for row in writer.rows], INDEX)
+                np.savez(record, rows=rows, notes=json.dumps(notes), **vars(sums))
     except OSError as error:
         raise InputError(
             f"{shard.path}: cannot be written ({error.strerror}); mend that and run the same command again"
@@ -202,7 +203,7 @@ def _finished(directory: Path, description: dict[str, Any]) -> bool:
                 f"--out {directory}: holds another set ({name} {held.get(name)}, here {description[name]}); "
                 f"delete it or choose another"
             )
-    elif directory.exists() and any(path.name != UNFINISHED for path in directory.iterdir()):
+    elif directory.is_dir() and any(path.name != UNFINISHED for path in directory.iterdir()):
         raise InputError(f"--out {directory}: is not empty, and no prepared set; choose another")
     return finished
 
@@ -243,51 +244,36 @@ def _check_space(directory: Path, missing: list[Shard]) -> None:
 
 def _finish(directory: Path, shards: list[Shard], source: Source, description: dict[str, Any]) -> None:
     """From the shards' records: indices, statistics, class names and, last, the manifest."""
-    odd: defaultdict[str, list[str]] = defaultdict(list)
-    splits = {}
-    for split in source.images:
-        of_split = [shard for shard in shards if shard.split == split]
-        splits[split] = _finish_split(directory, split, of_split, odd)
-    training = Sums()
-    for shard in shards:
-        if shard.split == "train":
-            training.merge(Sums.load(shard.record))
-    training.statistics().save(directory / "statistics.npz")
-    classes = [{"wnid": wnid, "words": words} for wnid, words in zip(source.wnids, source.words, strict=True)]
-    (directory / "classes.json").write_bytes(_json(classes))
-    os.sync()  # the manifest says that all else is there
-    with replacing(directory / MANIFEST) as file:
-        file.write(
-            _json(
-                {
-                    "settings": description,
-                    "made_with": {"pillow": PIL.__version__, "libjpeg-turbo": features.version("libjpeg_turbo")},
-                    "unreadable": sorted(odd.pop("unreadable", [])),
-                    "repaired": {kind: sorted(keys) for kind, keys in sorted(odd.items())},
-                    "splits": splits,
-                }
-            )
-        )
-
-
-def _finish_split(directory: Path, split: str, shards: list[Shard], odd: dict[str, list[str]]) -> dict[str, Any]:
-    """Write the split's index, add to ``odd``; returns what the manifest says of the split."""
-    rows, entries = [], []
+    training, odd = Sums(), defaultdict[str, list[str]](list)
+    rows = defaultdict[str, list[NDArray[np.void]]](list)
+    entries = defaultdict[str, list[dict[str, Any]]](list)
     for shard in shards:
         with np.load(shard.record, allow_pickle=False) as record:
-            rows.append(record["rows"])
+            rows[shard.split].append(record["rows"])
             notes = json.loads(str(record["notes"]))
         for kind, keys in notes.pop("odd").items():
             odd[kind] += keys
-        entries.append({"name": shard.path.name, "images": len(rows[-1]), **notes})
-    images = sum(entry["images"] for entry in entries)
-    if not images:
-        raise InputError(f"{split}: the source has no readable image")
-    index = np.empty(images, INDEX)
-    index["shard"] = np.repeat(np.arange(len(shards)), [len(of_shard) for of_shard in rows])
-    index["offset"], index["length"], index["label"] = np.concatenate(rows).T
-    np.save(directory / f"{split}-index.npy", index, allow_pickle=False)
-    return {"images": images, "shards": entries}
+        entries[shard.split].append({"name": shard.path.name, "images": len(rows[shard.split][-1]), **notes})
+        if shard.split == "train":
+            training.merge(Sums.load(shard.record))
+    indices = {split: np.concatenate(of_split) for split, of_split in rows.items()}
+    for split, index in indices.items():
+        if not len(index):
+            raise InputError(f"{source.directory}: no readable {split} image")
+        np.save(directory / f"{split}-index.npy", index, allow_pickle=False)
+    training.statistics().save(directory / "statistics.npz")
+    classes = [{"wnid": wnid, "words": words} for wnid, words in zip(source.wnids, source.words, strict=True)]
+    (directory / "classes.json").write_bytes(_json(classes))
+    manifest = {
+        "settings": description,
+        "made_with": {"pillow": PIL.__version__, "libjpeg-turbo": features.version("libjpeg_turbo")},
+        "unreadable": sorted(odd.pop("unreadable", [])),
+        "repaired": {kind: sorted(keys) for kind, keys in sorted(odd.items())},
+        "splits": {split: {"images": len(indices[split]), "shards": entries[split]} for split in indices},
+    }
+    os.sync()  # the manifest says that all else is there
+    with replacing(directory / MANIFEST) as file:
+        file.write(_json(manifest))
 
 
 def _json(content: Any) -> bytes:
