@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from alexnet2012.errors import Failure, InputError
+
+T = TypeVar("T")
+PATIENCE = 60  # seconds in which torchrun ends a process that leaves telling to rank 0
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,11 +30,22 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {Path(sys.argv[0]).name} --help")
 
 
+def alike(read: Callable[[], T]) -> T:
+    """What ``read`` makes of the command line, which every rank has: rank 0 tells what is wrong with it."""
+    try:
+        return read()
+    except Failure as failure:
+        raise failure.by_all(tells=os.environ.get("RANK", "0") == "0") from failure.__cause__
+
+
 def main(command: Callable[[], None]) -> NoReturn:
     """Run ``command`` and exit: 0 done, 2 bad input, 3 diverged. A failure is one line on stderr."""
     try:
         command()
     except Failure as failure:
+        if failure.told and not failure.met:
+            time.sleep(PATIENCE)  # rank 0 may still be on its way here, and torchrun ends all when one leaves
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, when it sees another rank leave first
         if not failure.told:
             tell(str(failure))
         sys.exit(failure.exit_code)

@@ -6,12 +6,18 @@ import dataclasses
 from argparse import Namespace
 from pathlib import Path
 
+from rich.console import Console
+
+from alexnet2012.data import open_dataset
 from alexnet2012.distributed import TIMEOUT
 from alexnet2012.errors import InputError
+from alexnet2012.network.describe import describe
 from alexnet2012.recipe import VARIANTS, Recipe, paper_recipe, source_recipe
+from alexnet2012.reporting.layer_table import layer_table
 from alexnet2012.training import Settings, run
-from command_line import Parser, main
+from command_line import Parser, alike, main
 
+IMAGENET_CLASSES = 1000
 RECIPES = {"paper": paper_recipe, "source": source_recipe}
 
 
@@ -50,6 +56,7 @@ def flags() -> Parser:
     add("--no-color-noise", action="store_true", help="(P §4.1)")
     add("--no-dropout", action="store_true", help="(P §4.2)")
     add("--activation", default="relu", choices=("relu", "tanh"), help="(P §3.1)")
+    add("--describe", action="store_true", help="print the net's layers in numbers and end")
     return parser
 
 
@@ -58,6 +65,16 @@ def variants(given: Namespace) -> tuple[str, ...]:
     asked = {name: getattr(given, name.replace("-", "_"), False) for name in VARIANTS}
     asked |= {f"exchange-at-{given.exchange_at}": True, f"without-{given.without}": True, given.activation: True}
     return tuple(name for name in VARIANTS if asked[name])
+
+
+def flags_of(variant: str) -> tuple[str, ...]:
+    """The flags that ask for a variant, or for the base net."""
+    if variant == "base":
+        return ()
+    for flag in ("--exchange-at", "--without"):
+        if variant.startswith(flag[2:]):
+            return flag, variant.removeprefix(flag[2:] + "-")
+    return ("--activation", "tanh") if variant == "tanh" else (f"--{variant}",)
 
 
 def recipe(given: Namespace) -> Recipe:
@@ -80,5 +97,21 @@ def settings(given: Namespace) -> Settings:
     )
 
 
+def describe_net(asked: Settings) -> None:
+    """Print the table of layers, for the classes of ``--data``, or ImageNet's 1000 where no data were named."""
+    recipe, unnamed = asked.recipe, asked.data == flags().get_default("data")
+    classes = IMAGENET_CLASSES if unnamed else len(open_dataset(asked.data, "val").classes)
+    title = ", ".join([f"recipe {recipe.name}", *asked.variants, f"width {recipe.width:g}", f"{classes} classes"])
+    Console().print(layer_table(title, describe(recipe, classes)))
+
+
+def start(given: Namespace) -> None:
+    asked = alike(lambda: settings(given))
+    if given.describe:
+        describe_net(asked)
+    else:
+        run(asked)
+
+
 if __name__ == "__main__":
-    main(lambda: run(settings(flags().parse_args())))
+    main(lambda: start(alike(lambda: flags().parse_args())))

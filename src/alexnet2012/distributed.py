@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -104,8 +105,7 @@ def open_layout(
     """
     processes, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // local_processes)
+    threads = max(1, cores() // local_processes)
     torch.set_num_threads(threads)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
@@ -113,33 +113,68 @@ def open_layout(
         yield Layout(devices=devices_of_one_process(towers), threads=threads)
         return
     refuse_pairs(placement, processes, 2 if pairs_across_nodes else local_processes, towers, rank)
-    gpus = torch.cuda.device_count()
-    local_rank = int(os.environ.get("LOCAL_RANK", rank))
-    device = torch.device("cuda", local_rank % gpus) if gpus else torch.device("cpu")
-    if gpus:
-        torch.cuda.set_device(device)
-    backend = "nccl" if gpus >= local_processes else "gloo"
+    device = device_of_rank(int(os.environ.get("LOCAL_RANK", rank)))
+    backend = "nccl" if torch.cuda.device_count() >= local_processes else "gloo"
+    with connected(backend, rank, processes, timeout) as heartbeat:
+        groups = open_groups(placement, processes, rank, backend, longer_than(timeout))
+        yield Layout(rank, processes, placement, (device,), backend, threads, groups, heartbeat)
+
+
+@contextlib.contextmanager
+def connected(backend: str, rank: int, processes: int, timeout: float) -> Iterator[Heartbeat]:
+    """The default process group, with a heartbeat; ranks that fail alike leave together."""
     store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-    late = timedelta(seconds=2 * timeout + 60)  # the heartbeat speaks first: it knows which rank is lost
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo",
         store=store,
         rank=rank,
         world_size=processes,
-        timeout=late,
+        timeout=longer_than(timeout),
     )
     heartbeat = Heartbeat(store, rank, processes, timeout)
     try:
         dist.barrier()
-        groups = open_groups(placement, processes, rank, backend, late)
-        yield Layout(rank, processes, placement, (device,), backend, threads, groups, heartbeat)
-    except RuntimeError as error:
-        if not is_lost_peer(error):
-            raise
-        raise heartbeat.lost() from error
+        with naming_lost_ranks(heartbeat):
+            yield heartbeat
+    except Failure as failure:
+        if failure.agreed:
+            dist.barrier()
+            failure.met = True
+        raise
     finally:
         heartbeat.close()
     dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def naming_lost_ranks(heartbeat: Heartbeat | None) -> Iterator[None]:
+    """Turn a collective's error into a LostRank that says which rank went away."""
+    try:
+        yield
+    except RuntimeError as error:
+        if heartbeat is None or not is_lost_peer(error):
+            raise
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's; this process ends by itself
+        raise heartbeat.lost() from error
+
+
+def longer_than(timeout: float) -> timedelta:
+    """The collectives' own timeout: the heartbeat speaks first, for it knows which rank is lost."""
+    return timedelta(seconds=2 * timeout + 60)
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_of_rank(local_rank: int) -> torch.device:
+    """This rank's GPU, shared where there are fewer GPUs than ranks; the CPU where there is none."""
+    gpus = torch.cuda.device_count()
+    if not gpus:
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank % gpus)
+    return torch.device("cuda", local_rank % gpus)
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
@@ -168,8 +203,7 @@ def refuse_pairs(placement: str, processes: int, local_processes: int, towers: i
             "start an even number a node, or add --pairs-across-nodes"
         )
     if error:
-        error.told = rank != 0
-        raise error
+        raise error.by_all(tells=rank == 0)
 
 
 def open_groups(
@@ -203,8 +237,7 @@ def agree(layout: Layout, decide: Callable[[], T]) -> T:
             answer = [failure]
     dist.broadcast_object_list(answer, src=0)
     if isinstance(answer[0], Failure):
-        answer[0].told = not layout.first
-        raise answer[0]
+        raise answer[0].by_all(tells=layout.first)
     return answer[0]
 
 

@@ -1,11 +1,23 @@
 """The ways a command can fail that are not our bugs, with the exit code each gives the shell."""
 
+from __future__ import annotations
+
 
 class Failure(Exception):
-    """Ends the command with one line and ``exit_code``. ``told``: another rank prints the line."""
+    """Ends the command with one line and ``exit_code``.
+
+    ``agreed``: all ranks raise it. ``told``: another rank prints the line. ``met``: all ranks are known to have it.
+    """
 
     exit_code = 1
+    agreed = False
     told = False
+    met = False
+
+    def by_all(self, tells: bool) -> Failure:
+        """The same failure, as all ranks raise it; one of them ``tells``."""
+        self.agreed, self.told = True, not tells
+        return self
 
 
 class InputError(Failure):

@@ -38,7 +38,9 @@ class Beat(NamedTuple):
 
 
 class Heartbeat:
-    """Says every second where this rank stands, and ends the process when nothing has moved for ``timeout`` seconds.
+    """Says every second where this rank stands, and ends the process when it has not moved for ``timeout`` seconds.
+
+    Nothing is timed before the first operation: reading the data set for the first time may take hours.
 
     Ending is ``os._exit``: the main thread hangs in a collective that nothing else gets it out of.
     """
@@ -65,7 +67,7 @@ class Heartbeat:
                 self.send()
             except RuntimeError:  # the store is gone, and with it the run
                 os._exit(1)
-            if time.monotonic() - moved > self.timeout:
+            if operations and time.monotonic() - moved > self.timeout:
                 print(f"error: {self.lost()}", file=sys.stderr, flush=True)
                 os._exit(1)
 

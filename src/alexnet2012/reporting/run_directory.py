@@ -61,6 +61,11 @@ class RunDirectory:
         self.lock.write(f"process {os.getpid()} on {platform.node()}\n")
         self.lock.flush()
 
+    def close(self) -> None:
+        """Let the next run in."""
+        if self.lock:
+            self.lock.close()
+
     def say_state(self, state: str, step: int, reason: str = "") -> None:
         """Write ``state.json``: running, preempted, done or failed, with the step; torchrun hides exit codes."""
         write_whole(self.state, json.dumps({"state": state, "step": step, "reason": reason}) + "\n")

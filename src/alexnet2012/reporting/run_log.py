@@ -58,6 +58,10 @@ class RunLog:
         """conv1's kernels as an image."""
         self.board.add_image("conv1 kernels", kernel_sheet(weights), step)
 
+    def flush(self) -> None:
+        """Bring TensorBoard's events to its file."""
+        self.board.flush()
+
     def close(self) -> None:
         self.rows.close()
         self.board.close()

@@ -42,6 +42,7 @@ class TrainingBatches:
             self.raise_failure()
         for step in self.steps:
             arriving, coming = coming, self.send(decoded) if step + 1 < self.steps.stop else []
+            self.layout.begin("the pair's images", step + 1)
             yield self.ready(step, *arriving)
 
     def send(self, decoded: Iterator[tuple[Tensor, Tensor]]) -> list[PendingRows]:
@@ -63,9 +64,7 @@ class TrainingBatches:
 
     def raise_failure(self) -> None:
         """Raises this rank's InputError, or, where another rank has one, an InputError that is already told."""
-        failure = self.failure or InputError(OUT_OF_DATA)
-        failure.told = self.failure is None
-        raise failure
+        raise (self.failure or InputError(OUT_OF_DATA)).by_all(tells=self.failure is not None)
 
     def close(self) -> None:
         """Stop the loader."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
 import sys
@@ -14,7 +15,7 @@ import torch
 from rich.progress import Progress
 
 from alexnet2012.data import Dataset, Statistics, Sums, measure, open_dataset
-from alexnet2012.distributed import Layout, agree, open_layout, share
+from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout, share
 from alexnet2012.errors import InputError
 from alexnet2012.reporting.run_directory import RunDirectory
 from alexnet2012.training import checkpoint
@@ -30,10 +31,12 @@ def run(settings: Settings) -> None:
     of the run is gone.
     """
     recipe = settings.recipe
-    with open_layout(
-        settings.placement, recipe.towers, settings.collective_timeout, settings.pairs_across_nodes
-    ) as layout:
-        directory = RunDirectory(settings.directory)
+    with (
+        open_layout(
+            settings.placement, recipe.towers, settings.collective_timeout, settings.pairs_across_nodes
+        ) as layout,
+        contextlib.closing(RunDirectory(settings.directory)) as directory,
+    ):
         newest = agree(layout, lambda: check(settings, layout, directory))
         trainer = make_trainer(settings, layout, directory, newest)
         say = print_line if layout.first else silent
@@ -42,8 +45,10 @@ def run(settings: Settings) -> None:
             return
         announce(say, settings, layout, trainer)
         if layout.first:
-            directory.record(settings.identity(), **executed(settings, layout))
+            directory.record(settings.identity(), classes=trainer.net.classes, **executed(settings, layout))
         how = train_and_tell(trainer, directory)
+        if trainer.step == trainer.plan.steps:
+            agree(layout, lambda: draw_figures(trainer, directory))
         say(f"{how}: {directory.path}, step {trainer.step}")
 
 
@@ -69,12 +74,24 @@ def train_and_tell(trainer: Trainer, directory: RunDirectory) -> str:
 
     tell("running")
     try:
-        how = trainer.train()
+        with naming_lost_ranks(trainer.layout.heartbeat):
+            how = trainer.train()
     except BaseException as error:
         tell("failed", str(error))
         raise
     tell(how)
     return how
+
+
+def draw_figures(trainer: Trainer, directory: RunDirectory) -> None:
+    """The paper's figures of the net as it ended, into ``figures/`` and to TensorBoard."""
+    from alexnet2012.evaluation.evaluate import Passage
+    from alexnet2012.reporting.figures.gallery import show_at_end  # here: matplotlib takes a second
+    from alexnet2012.trained import load_checkpoint  # here: it reads what this package writes
+
+    net = load_checkpoint(directory.last, trainer.layout.devices)
+    passage = Passage(loader=trainer.settings.loader, workers=trainer.settings.workers)
+    show_at_end(net, trainer.train_set, trainer.val_set, directory, trainer.step, passage)
 
 
 def print_line(line: str) -> None:
@@ -97,6 +114,8 @@ def check(settings: Settings, layout: Layout, directory: RunDirectory) -> Path |
         raise InputError(f"--batch-size {batch}: the training split has {len(train)} images, less than one batch")
     directory.claim(settings.identity())
     directory.take()
+    if not directory.config.is_file():
+        directory.record(settings.identity())  # before the statistics: a run that ends there can go on
     newest, broken = CheckpointStore(directory.checkpoints, settings.keep).newest()
     for line in broken:
         print(f"warning: {line}", file=sys.stderr, flush=True)
@@ -120,7 +139,7 @@ def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirector
     """
     if dataset.square256:
         return dataset.statistics
-    parts = [directory.path / f"statistics.part{rank}.npz" for rank in range(layout.processes)]
+    parts = [directory.path / f"statistics.part{rank}of{layout.processes}.npz" for rank in range(layout.processes)]
     if not directory.statistics.exists():
         own = share(len(dataset), layout.rank, layout.processes)
         with Progress(disable=not layout.first) as bar:

@@ -40,6 +40,8 @@ class Settings:
         """Raises InputError for a value no run can have."""
         if self.schedule not in SCHEDULES:
             raise InputError(f"--schedule {self.schedule}: must be one of {', '.join(SCHEDULES)}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed {self.seed}: must be in 0..2^63-1")
         for name in (
             "max_steps",
             "workers",
@@ -61,6 +63,7 @@ class Settings:
         data = self.data if Path(self.data).name == self.data else Path(self.data).resolve().name
         parts = [data, recipe.name, *self.variants, f"batch{recipe.batch_size}", f"lr{recipe.lr:g}"]
         parts += [f"width{recipe.width:g}"] if recipe.width != 1 else []
+        parts += [f"warmup{recipe.warmup_epochs:g}"] if recipe.warmup_epochs else []
         parts += [f"epochs{recipe.epochs}", self.schedule, self.precision, f"seed{self.seed}"]
         return Path("runs") / "-".join(parts)
 

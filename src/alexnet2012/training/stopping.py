@@ -28,13 +28,11 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals inside the ``with``."""
+        """Take the signals inside the ``with``; an exception leaves them taken, for the process is on its way out."""
         before = {number: signal.signal(number, self.receive) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        yield
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()

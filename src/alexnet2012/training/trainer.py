@@ -163,11 +163,9 @@ class Trainer:
         )
         self.store.wait()
         last = self.run.last if self.run.last.exists() else "none"
-        failure = Diverged(
+        raise Diverged(
             f"step {outcome.step}: the loss is {loss} at rate {outcome.rate:g}; {seen}; last good checkpoint: {last}"
-        )
-        failure.told = not self.layout.first
-        raise failure
+        ).by_all(tells=self.layout.first)
 
     def due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
@@ -228,8 +226,9 @@ class Trainer:
         self.layout.begin("saving a checkpoint")
         contents = checkpoint.gather_net(self.net, self.optimizer, self.layout)
         if self.log:
-            self.store.save(contents | self.state(), names)
             self.log.kernels(contents["weights"], self.step)
+            self.log.flush()  # a run killed after this checkpoint goes on with every event before it
+            self.store.save(contents | self.state(), names)
 
     def validate(self) -> bool:
         """Measure the centre-crop errors; whether they are the best so far."""
