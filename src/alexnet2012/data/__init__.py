@@ -1,0 +1,44 @@
+"""Images: what lies on disk, an epoch as a plan, and two loaders that execute it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+
+from alexnet2012.data.dataset import Dataset, open_dataset
+from alexnet2012.data.pixels import finish
+from alexnet2012.data.plan import Batch, TrainingPlan, Views, evaluation_batches
+from alexnet2012.data.statistics import Statistics, Sums, measure
+from alexnet2012.data.torch_loader import TorchLoader
+from alexnet2012.errors import InputError
+from alexnet2012.recipe import ImageRecipe
+
+if TYPE_CHECKING:
+    from alexnet2012.data.dali_loader import DaliLoader
+
+__all__ = [
+    "Dataset", "Statistics", "Sums", "TrainingPlan", "Views",
+    "evaluation_batches", "finish", "measure", "open_dataset", "open_loader",
+]  # fmt: skip
+
+
+def open_loader(
+    kind: str,
+    dataset: Dataset,
+    batches: Iterable[Batch],
+    recipe: ImageRecipe,
+    workers: int,
+    device: torch.device | str | None = None,
+) -> TorchLoader | DaliLoader:
+    """A loader of ``kind`` dali or torch: the same images in the same order. Raises InputError without DALI."""
+    if kind == "torch":
+        return TorchLoader(dataset, batches, recipe, workers, device)
+    if kind != "dali":
+        raise InputError(f"--loader {kind}: must be dali or torch")
+    try:  # only here: importing DALI takes a second, and only Linux has it
+        from alexnet2012.data.dali_loader import DaliLoader
+    except ImportError as error:
+        raise InputError(f"--loader dali: DALI is not installed ({error}); use --loader torch") from error
+    return DaliLoader(dataset, batches, recipe, workers, device)

@@ -1,0 +1,199 @@
+"""Execute a plan with NVIDIA DALI: its threads, or the GPU's decoder, do what ``torch_loader`` does with Pillow."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from nvidia.dali import Pipeline, fn, types
+from torch import Tensor
+
+from alexnet2012.data.dataset import Dataset
+from alexnet2012.data.pixels import SIDE, central_square, load, naming, open_image
+from alexnet2012.data.plan import Batch, Views
+from alexnet2012.data.torch_loader import ahead, empty_images
+from alexnet2012.errors import InputError
+from alexnet2012.recipe import ImageRecipe
+
+READ_AHEAD = 4  # batches being read, each by a thread of its own
+DECODE_AHEAD = 2  # batches being decoded while one is used
+LARGEST_BATCH = 2**16  # images; DALI wants a bound, and reserves nothing for it
+Node = Any  # a value in DALI's graph: its stubs give every operator a union of types
+
+
+@dataclass
+class _Read:
+    """A batch read from disk: all that the pipeline's inputs take."""
+
+    batch: Batch
+    index: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    inputs: dict[str, Any]  # input's name -> one value an image
+
+
+class DaliLoader:
+    """Yields what ``TorchLoader`` yields; resized pixels may differ by 1 of 255, all others are the same.
+
+    ``batches`` are all Views or all index arrays. ``workers`` are DALI's threads; on a CUDA ``device`` the GPU decodes
+    (it rounds differently). DALI is less strict than Pillow: damage behind a file's header may pass as pixels.
+    Raises InputError naming a bad file, up to two batches early.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batches: Iterable[Batch],
+        recipe: ImageRecipe,
+        workers: int,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.dataset, self.batches, self.recipe = dataset, batches, recipe
+        self.device = torch.device(device or "cpu")
+        self.workers = max(1, workers)
+        self._readers = ThreadPoolExecutor(READ_AHEAD)
+        self._pipeline: Pipeline | None = None
+        self._decoding: deque[_Read] = deque()
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        reading = ahead(self.batches, lambda batch: self._readers.submit(self._read, batch), READ_AHEAD)
+        for read in ahead((task.result() for task in reading), self._start, DECODE_AHEAD):
+            yield self._finish(read), torch.from_numpy(read.labels).to(self.device, non_blocking=True)
+
+    def close(self) -> None:
+        """Stop all threads and free DALI's buffers."""
+        self._readers.shutdown(cancel_futures=True)
+        self._pipeline = None
+
+    def _read(self, batch: Batch) -> _Read:
+        index = batch.index if isinstance(batch, Views) else batch
+        encoded, labels = [], np.empty(len(index), np.int64)
+        for row, image in enumerate(index.tolist()):
+            content, labels[row] = self.dataset[image]
+            encoded.append(np.frombuffer(content, np.uint8))
+        inputs: dict[str, Any] = {"encoded": encoded}
+        if not self.dataset.square256:
+            inputs |= self._resize_inputs(index, encoded)
+        if isinstance(batch, Views):
+            inputs |= _view_inputs(batch, SIDE - self.recipe.crop_size)
+        return _Read(batch, index, labels, inputs)
+
+    def _resize_inputs(self, index: NDArray[np.int64], encoded: list[NDArray[np.uint8]]) -> dict[str, Any]:
+        """The part of each image to resize. Opening the headers, Pillow finds most of what is no image before DALI."""
+        squares = np.empty((len(index), 4), np.float32)
+        for row, image in enumerate(index.tolist()):
+            with naming(self.dataset, image):
+                squares[row] = central_square(*open_image(encoded[row].tobytes()).size)
+        left, top, right, bottom = squares.T
+        return {"start": np.stack([top, left], 1), "end": np.stack([bottom, right], 1)}
+
+    def _start(self, read: _Read) -> _Read:
+        """Hand a batch to DALI's threads."""
+        if len(read.index):
+            self._pipeline = self._pipeline or self._build(list(read.inputs))
+            self._decoding.append(read)
+            with self._blaming():
+                for name, data in read.inputs.items():
+                    self._pipeline.feed_input(name, data)
+                self._pipeline.schedule_run()
+        return read
+
+    def _finish(self, read: _Read) -> Tensor:
+        """Wait for a batch's images."""
+        if not len(read.index):
+            return empty_images(read.batch, self.recipe, self.device).to(self.device)
+        assert self._pipeline is not None
+        with self._blaming():
+            if self.device.type == "cpu":
+                (images,) = self._pipeline.outputs()
+                tensor = torch.from_dlpack(images.as_tensor())  # owns DALI's memory: nothing is copied
+            else:
+                (images,) = self._pipeline.outputs(torch.cuda.current_stream(self.device))
+                tensor = torch.from_dlpack(images.as_tensor()).clone()  # into memory whose streams torch knows
+        self._decoding.popleft()
+        return tensor
+
+    @contextmanager
+    def _blaming(self) -> Iterator[None]:
+        """Make of DALI's error, which names no file, an InputError that does: Pillow looks at what is being decoded."""
+        try:
+            yield
+        except (RuntimeError, IndexError) as error:
+            for read in self._decoding:
+                for image in read.index.tolist():
+                    load(self.dataset, image)
+            first = self.dataset.name(int(self._decoding[0].index[0]))
+            reason = str(error).partition("encountered:")[2].strip().partition("\n")[0]
+            raise InputError(
+                f"--loader dali: DALI cannot decode one of the images from {first} on ({reason}); use --loader torch"
+            ) from error
+
+    def _build(self, inputs: list[str]) -> Pipeline:
+        """Decode; resize to 256x256 if there is a ``start``; crop, reflect and add noise if there is a ``top``."""
+        device_id, decoder = (None, "cpu") if self.device.type == "cpu" else (self.device.index or 0, "mixed")
+        # A queue of one: run ahead is what ``_start`` schedules. More would have DALI demand several batches at first.
+        pipeline = Pipeline(LARGEST_BATCH, self.workers, device_id, prefetch_queue_depth=1)
+        with pipeline:
+            given = {name: fn.external_source(name=name) for name in inputs}
+            images = fn.decoders.image(_checked(given["encoded"]), device=decoder, adjust_orientation=False)
+            if "start" in given:
+                images = _resize(images, given)
+            if "top" in given:
+                images = _crop(images, given, self.recipe.crop_size)
+            pipeline.set_outputs(images)
+        pipeline.build()
+        return pipeline
+
+
+def _view_inputs(views: Views, free: int) -> dict[str, Any]:
+    """DALI takes a crop's position as a share of the ``free`` pixels and rounds the product: exact for whole pixels."""
+    return {
+        "top": (views.top / free).astype(np.float32),
+        "left": (views.left / free).astype(np.float32),
+        "reflect": views.reflect.astype(np.int32),
+        "minus_noise": -views.noise,
+    }
+
+
+def _checked(encoded: Node) -> Node:
+    """``encoded``, but not before DALI has read its header.
+
+    An unreadable header met in the decoder itself crashes the process about every other time (DALI 2.4): it throws
+    while other threads still decode into the batch. Here it is an ordinary error, and the decoder is never reached.
+    """
+    height = fn.peek_image_shape(encoded, adjust_orientation=False)[0]
+    return encoded[fn.cast(height, dtype=types.DALIDataType.INT32) * 0 :]
+
+
+def _resize(images: Node, given: dict[str, Node]) -> Node:
+    """What ``pixels.decode`` does with Pillow: triangular filter when shrinking, linear when enlarging."""
+    return fn.resize(
+        images,
+        size=[SIDE, SIDE],
+        roi_start=given["start"],
+        roi_end=given["end"],
+        interp_type=types.DALIInterpType.INTERP_LINEAR,
+        antialias=True,
+        subpixel_scale=False,
+    )
+
+
+def _crop(images: Node, given: dict[str, Node], size: int) -> Node:
+    """What ``pixels.cut`` does: float32 (3, size, size) = pixels - (-noise)."""
+    return fn.crop_mirror_normalize(
+        images,
+        crop=(size, size),
+        crop_pos_x=given["left"],
+        crop_pos_y=given["top"],
+        mirror=given["reflect"],
+        mean=given["minus_noise"],
+        std=[1.0, 1.0, 1.0],
+        dtype=types.DALIDataType.FLOAT,
+        output_layout="CHW",
+    )

@@ -1,0 +1,129 @@
+"""From encoded bytes to pixels, and from crops to the network's input: what both loaders share."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from alexnet2012.errors import InputError
+from alexnet2012.recipe import ImageRecipe
+
+if TYPE_CHECKING:
+    from alexnet2012.data.dataset import Dataset
+    from alexnet2012.data.plan import Views
+
+SIDE = ImageRecipe.image_size  # pixels
+FORMATS = ("JPEG", "PNG")  # what every loader decodes, whatever the file is called
+
+
+def open_image(encoded: bytes) -> Image.Image:
+    """Read the header. Raises an exception of Pillow if it is not whole."""
+    return Image.open(io.BytesIO(encoded), formats=FORMATS)
+
+
+def decode(encoded: bytes) -> NDArray[np.uint8]:
+    """Decode strictly to RGB (256, 256, 3): the central square at the resolution where the shorter side is 256 (P §2).
+
+    EXIF orientation is ignored, as in 2012. Raises an exception of Pillow for bytes that are no whole image.
+    """
+    with open_image(encoded) as image:
+        colors = _eight_bit(image)
+    square = colors if colors.size == (SIDE, SIDE) else _resize(colors)
+    return np.asarray(square.convert("RGB"))
+
+
+def central_square(width: int, height: int) -> tuple[float, float, float, float]:
+    """The part of an image, (left, top, right, bottom) in its own pixels, that becomes the 256x256 image (P §2).
+
+    The image is scaled so that its shorter side is 256 and its longer a whole number (halves up); of that, the
+    central 256 (an odd pixel is left over right or below). Both loaders resize this part alone.
+    """
+    shorter = min(width, height)
+    scaled = [(2 * SIDE * side + shorter) // (2 * shorter) for side in (width, height)]
+    first = [(side - SIDE) // 2 for side in scaled]
+    (left, right), (top, bottom) = (
+        (start * side / size, (start + SIDE) * side / size)
+        for start, side, size in zip(first, (width, height), scaled, strict=True)
+    )
+    return left, top, right, bottom
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Grey (mode L) or RGB. Transparency is dropped; 16-bit grey is divided by 257, as DALI does."""
+    image.load()
+    if image.mode.startswith("I"):
+        return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+    image.info.pop("transparency", None)
+    return image if image.mode == "L" else image.convert("RGB")
+
+
+def _resize(image: Image.Image) -> Image.Image:
+    """The central square at 256x256, bilinear; shrinking widens the filter (antialiasing).
+
+    Edges are repeated first, as far as the filter reaches: DALI does so, Pillow would cut the filter off.
+    """
+    margin = math.ceil(min(image.size) / SIDE)
+    pixels = np.asarray(image)
+    pixels = np.pad(pixels, [(margin, margin)] * 2 + [(0, 0)] * (pixels.ndim - 2), mode="edge")
+    left, top, right, bottom = (edge + margin for edge in central_square(*image.size))
+    return Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+
+
+def load(dataset: Dataset, index: int) -> tuple[NDArray[np.uint8], int]:
+    """Image ``index`` as ``decode`` gives it, and its label. Raises InputError naming a file that is no image."""
+    encoded, label = dataset[index]
+    with naming(dataset, index):
+        return decode(encoded), label
+
+
+@contextmanager
+def naming(dataset: Dataset, index: int) -> Iterator[None]:
+    """Make of whatever Pillow raises an InputError that names image ``index``."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).partition(" <_io")[0]
+        raise InputError(
+            f"{dataset.name(index)}: not a readable JPEG or PNG ({reason}); repair or remove it"
+        ) from error
+
+
+def cut(image: NDArray[np.uint8], views: Views, row: int, out: NDArray[np.float32]) -> None:
+    """The crop of ``image`` (256, 256, 3) for row ``row`` of ``views``, with its noise, into ``out`` (3, 224, 224)."""
+    top, left, size = views.top[row], views.left[row], out.shape[-1]
+    crop = image[top : top + size, left : left + size]
+    crop = crop[:, ::-1] if views.reflect[row] else crop
+    np.add(crop.transpose(2, 0, 1), views.noise[row][:, None, None], out=out)
+
+
+def finish(images: Tensor, views: Views, mean: Tensor, recipe: ImageRecipe) -> Tensor:
+    """Noisy crops, float32 (n, 3, 224, 224), to the network's input, in place: less the mean image, over the divisor.
+
+    ``mean`` is the mean image (256, 256, 3) on the device of ``images``. ``paper``: the mean's part under the crop,
+    reflected with it (P §2 subtracts before cropping); ``source``: its central crop, under every crop (S).
+    """
+    size = images.shape[-1]
+    if recipe.mean_central:
+        edge = (SIDE - size) // 2
+        images.sub_(mean[edge : edge + size, edge : edge + size].permute(2, 0, 1))
+    else:
+        images.sub_(_mean_under(views, mean, size))
+    return images.div_(views.divisor) if views.divisor != 1 else images
+
+
+def _mean_under(views: Views, mean: Tensor, size: int) -> Tensor:
+    """The mean image under each crop: (n, 3, size, size)."""
+    steps = np.arange(size)
+    rows = views.top[:, None] + steps
+    columns = views.left[:, None] + np.where(views.reflect[:, None], size - 1 - steps, steps)
+    row, column = (torch.from_numpy(part).to(mean.device, non_blocking=True) for part in (rows, columns))
+    return mean.permute(2, 0, 1)[:, row[:, :, None], column[:, None, :]].transpose(0, 1)

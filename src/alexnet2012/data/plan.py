@@ -1,0 +1,120 @@
+"""An epoch as a plan: everything random about an image is a pure function of (seed, epoch, position).
+
+The generator is numpy's Philox, a counter-based one: the draws of any step are computed without the steps before it,
+so resuming needs no state and every layout sees the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from alexnet2012.data.statistics import Statistics
+from alexnet2012.errors import InputError
+from alexnet2012.recipe import Recipe
+
+ORDER, VIEW = 0, 1  # the purposes a seed's streams are split into
+DRAWS = 8  # 64-bit draws set aside for each position: two Philox blocks of four, six used
+
+
+@dataclass(frozen=True)
+class Views:
+    """What training sees of n images: which, where cropped, whether reflected, which colour shift."""
+
+    index: NDArray[np.int64]  # (n,) images of the training split
+    top: NDArray[np.int64]  # (n,) pixels, the crop's first row in the 256x256 image
+    left: NDArray[np.int64]  # (n,) pixels, its first column
+    reflect: NDArray[np.bool_]  # (n,) mirrored left to right
+    noise: NDArray[np.float32]  # (n, 3) RGB shift of every pixel of the image, 0..255 scale
+    divisor: float = 1.0  # the noisy image is divided by it (S: 1.1 while there is noise)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+Batch = Views | NDArray[np.int64]  # what a loader is asked for: views in training, plain indices in evaluation
+
+
+class TrainingPlan:
+    """The training of ``epochs`` epochs in batches of ``batch_size``; the last short batch of an epoch is dropped.
+
+    ``statistics`` gives the axes of the colour noise. Raises InputError when the images do not fill one batch.
+    """
+
+    def __init__(
+        self, recipe: Recipe, images: int, batch_size: int, seed: int, statistics: Statistics, epochs: int
+    ) -> None:
+        if images < batch_size:
+            raise InputError(f"--batch-size {batch_size}: the training split has {images} images, less than one batch")
+        self.recipe, self.images, self.batch_size, self.seed, self.epochs = recipe, images, batch_size, seed, epochs
+        self.color_axes = statistics.color_axes
+        self.steps_per_epoch = images // batch_size
+        self.steps = self.steps_per_epoch * epochs
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch that ``step`` belongs to, both counted from 0."""
+        return step // self.steps_per_epoch
+
+    def noisy(self, epoch: int) -> bool:
+        """Whether images get colour noise: S ends it with ``color_noise_end`` of ``schedule_epochs``."""
+        end = self.recipe.color_noise_end
+        return self.recipe.color_noise > 0 and (end is None or epoch * self.recipe.schedule_epochs < end * self.epochs)
+
+    def views(self, step: int, start: int = 0, stop: int | None = None) -> Views:
+        """Rows ``start`` to ``stop`` of the global batch of ``step``, the same however a batch is sliced."""
+        epoch, row = self.epoch_of(step), step % self.steps_per_epoch * self.batch_size
+        first, last = row + start, row + (self.batch_size if stop is None else stop)
+        draws = _uniform(self.seed, epoch, first, last)
+        top, left = (draws[:, :2].T * self.recipe.crop_offsets).astype(np.int64)
+        noisy = self.noisy(epoch)
+        return Views(
+            index=_epoch_order(self.seed, epoch, self.images)[first:last],
+            top=top,
+            left=left,
+            reflect=draws[:, 2] < self.recipe.reflect,
+            noise=_color_noise(draws[:, 3:6], self.color_axes * (self.recipe.color_noise * noisy)),
+            divisor=self.recipe.color_noise_divisor if noisy else 1.0,
+        )
+
+
+def evaluation_batches(images: int, batch_size: int, part: int = 0, parts: int = 1) -> Iterator[NDArray[np.int64]]:
+    """Images 0 to ``images`` in order, each exactly once: global batches of ``batch_size``, each split over ``parts``.
+
+    Every part yields the same number of arrays (int64); within a batch their lengths differ by at most one, so the
+    last may be empty. The parts of a batch, joined in order, are the batch.
+    """
+    for first in range(0, images, batch_size):
+        count = min(batch_size, images - first)
+        yield np.arange(first + count * part // parts, first + count * (part + 1) // parts)
+
+
+def _philox(seed: int, purpose: int, epoch: int, block: int = 0) -> np.random.Philox:
+    """The generator of (seed, purpose), set to a 256-bit counter: 128 bits of epoch above 128 of block."""
+    return np.random.Philox(key=(seed << 8 | purpose) % 2**128, counter=epoch << 128 | block)
+
+
+def _uniform(seed: int, epoch: int, first: int, last: int) -> NDArray[np.float64]:
+    """Positions ``first`` to ``last`` of an epoch: (n, DRAWS) numbers in the open interval (0, 1)."""
+    generator = _philox(seed, VIEW, epoch, first * DRAWS // 4)
+    raw = generator.random_raw((last - first) * DRAWS).reshape(-1, DRAWS)
+    return ((raw >> 11).astype(np.float64) + 0.5) * 2.0**-53
+
+
+@lru_cache(maxsize=1)
+def _epoch_order(seed: int, epoch: int, images: int) -> NDArray[np.int64]:
+    """The epoch's permutation. Sorting raw draws keeps it the same in every numpy, which ``permutation`` need not."""
+    order = _philox(seed, ORDER, epoch).random_raw(images).argsort(kind="stable")
+    order.flags.writeable = False
+    return order
+
+
+def _color_noise(draws: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.float32]:
+    """``axes @ alpha`` per image, alpha ~ N(0, 1) from uniform ``draws`` (n, 3); summed term by term, not by a BLAS
+    whose rounding depends on n."""
+    alpha = ndtri(draws)
+    return sum(alpha[:, i : i + 1] * axes[:, i] for i in range(3)).astype(np.float32)

@@ -1,0 +1,123 @@
+"""Mean image and colour covariance of a training split, summed exactly: the same for any number of workers or ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet2012.data.pixels import SIDE, load
+
+if TYPE_CHECKING:
+    from alexnet2012.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of all pixels of the 256x256 training images, RGB, 0..255 (P §2, §4.1)."""
+
+    mean: NDArray[np.float32]  # (256, 256, 3) mean image
+    covariance: NDArray[np.float64]  # (3, 3) of RGB about the mean colour
+    eigenvalues: NDArray[np.float64]  # (3,) variances, descending, at least 0
+    eigenvectors: NDArray[np.float64]  # (3, 3) one a column, its largest component positive
+    images: int
+
+    @property
+    def color_axes(self) -> NDArray[np.float64]:
+        """(3, 3): eigenvectors as columns, each times its standard deviation sqrt(lambda) (S; P §4.1 says lambda)."""
+        return self.eigenvectors * np.sqrt(self.eigenvalues)
+
+    def save(self, path: str | Path) -> None:
+        """Write an uncompressed npz, one array a field."""
+        with Path(path).open("wb") as file:
+            np.savez(file, **vars(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Statistics:
+        """Read what ``save`` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            fields: dict[str, Any] = {name: arrays[name] for name in cls.__dataclass_fields__}
+        return cls(**{**fields, "images": int(fields["images"])})
+
+
+@dataclass
+class Sums:
+    """Integer sums over images: exact, so the order of adding and merging does not matter.
+
+    int64 holds them for 2**31 images: 65,536 pixels x 255**2 an image is less than 2**32.
+    """
+
+    images: int = 0
+    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros((SIDE, SIDE, 3), np.int64))  # per pixel
+    products: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 3), np.int64))  # of channel pairs
+
+    def add(self, images: NDArray[np.uint8]) -> None:
+        """Count in uint8 images (n, 256, 256, 3)."""
+        self.images += len(images)
+        for image in images:
+            planes = image.transpose(2, 0, 1).astype(np.float32, order="C")
+            rows = np.vecdot(planes[:, None], planes)  # over 256 pixels: whole numbers below 2**24, exact in float32
+            self.products += rows.astype(np.int64).sum(-1)
+            self.pixels += image
+
+    def merge(self, other: Sums) -> None:
+        """Count in what ``other`` has summed."""
+        self.images += other.images
+        self.pixels += other.pixels
+        self.products += other.products
+
+    def save(self, path: str | Path) -> None:
+        """Write an npz."""
+        with Path(path).open("wb") as file:
+            np.savez(file, **vars(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Sums:
+        """Read what ``save`` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(int(arrays["images"]), arrays["pixels"], arrays["products"])
+
+    def statistics(self) -> Statistics:
+        """Divide. The covariance is formed in whole numbers first, so nothing cancels."""
+        count = self.images * SIDE * SIDE
+        total = self.pixels.sum((0, 1)).astype(object)
+        covariance = ((self.products.astype(object) * count - np.outer(total, total)) / count**2).astype(np.float64)
+        values, vectors = np.linalg.eigh(covariance)
+        values, vectors = values[::-1].clip(0), vectors[:, ::-1]
+        largest = vectors[np.abs(vectors).argmax(0), range(3)]
+        mean = (self.pixels / self.images).astype(np.float32)
+        return Statistics(mean, covariance, values, vectors * np.sign(largest), self.images)
+
+
+def measure(
+    dataset: Dataset,
+    start: int = 0,
+    stop: int | None = None,
+    progress: Callable[[int], object] | None = None,
+    workers: int = 2,
+) -> Sums:
+    """Sums over images ``start`` to ``stop``, decoded on ``workers`` threads.
+
+    ``progress`` is called with the number of images just done. Raises InputError naming a file that is no image.
+    """
+    stop = len(dataset) if stop is None else stop
+    chunks = [range(first, min(first + 64, stop)) for first in range(start, stop, 64)]
+    total = Sums()
+
+    def sum_chunk(indices: range) -> Sums:
+        sums = Sums()
+        for index in indices:
+            sums.add(load(dataset, index)[0][None])
+        return sums
+
+    with ThreadPoolExecutor(workers) as pool:
+        for sums in pool.map(sum_chunk, chunks):
+            total.merge(sums)
+            if progress:
+                progress(sums.images)
+    return total
