@@ -76,8 +76,7 @@ def _rows(x: Tensor) -> Tensor:
 
 def _computable(x: Tensor, kernel: Kernel) -> Tensor:
     """``x`` dense and of a type that the kernel takes."""
-    kept = x.dtype in (torch.float32, torch.float64) or kernel.takes_halves
-    return _dense(x) if kept else _dense(x).float()
+    return _dense(x) if x.dtype in kernel.dtypes else _dense(x).float()
 
 
 @torch.library.custom_op("alexnet2012::local_response_norm", mutates_args=())

@@ -29,7 +29,7 @@ class Kernel(NamedTuple):
     name: str
     forward: Callable[[Tensor, Tensor, Formula], None]  # (a, out, formula)
     backward: Callable[[Tensor, Tensor, Tensor, Formula], None]  # (a, gradient of b, out, formula)
-    takes_halves: bool = False  # float16 and bfloat16, computed in float32; else they are converted first
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)  # others are converted to float32 and back
 
 
 class Window:
