@@ -37,7 +37,7 @@ def write_set(directory: Path, images_per_shard: int = 4) -> Path:
         shards = []
         for number, start in enumerate(range(0, len(IMAGES), images_per_shard)):
             images, name = IMAGES[start : start + images_per_shard], f"{split}-{number:06d}.tar"
-            with replacing(directory / name) as file:
+            with replacing(directory / name, directory) as file:
                 writer = ShardWriter(file)
                 for image in images:
                     writer.add(*image)
@@ -93,7 +93,7 @@ def test_writing_again_gives_the_same_bytes(prepared: Path, tmp_path: Path) -> N
 
 def test_replacing_leaves_nothing_of_a_failed_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
-    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "file") as file:
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "file", tmp_path) as file:
         file.write(b"half")
         raise ZeroDivisionError
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]

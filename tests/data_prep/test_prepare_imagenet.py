@@ -144,6 +144,7 @@ def test_statistics_are_those_of_the_stored_images(prepared: Path) -> None:
 def test_killed_ten_times_and_run_again_gives_the_same_bytes(archives: Path, tmp_path: Path) -> None:
     context, moments = multiprocessing.get_context("forkserver"), random.Random(0)
     settings, out = Settings(images_per_shard=2), tmp_path / "killed"
+    whole = contents(run(archives, tmp_path / "whole", settings))
     for kill in range(10):
         process = context.Process(target=run_forking, args=(archives, out, settings))
         process.start()
@@ -154,7 +155,7 @@ def test_killed_ten_times_and_run_again_gives_the_same_bytes(archives: Path, tmp
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     assert 27 <= len(list(out.glob("*.tar"))) < 40
-    assert contents(run(archives, out, settings)) == contents(run(archives, tmp_path / "whole", settings))
+    assert contents(run(archives, out, settings)) == whole
 
 
 def test_a_killed_worker_is_said_in_one_line() -> None:
@@ -364,7 +365,7 @@ def no_table(source: Path) -> None:
         (wrong_folder, r"in the folder of n01443537, but .*LOC_val_solution.csv says n01440764"),
         (class_of_val_only, "validation images of n1, which has no training images"),
         (dotted_name, r"a\.b\.JPEG: rename it"),
-        (no_images, "has no val images, .jpeg or .jpg or .png"),
+        (no_images, "has no val images"),
         (no_table, "LOC_val_solution.csv: not Kaggle's table"),
     ],
 )

@@ -112,7 +112,7 @@ def open_source(directory: str | Path) -> Source:
         raise InputError(f"{directory}: validation images of {min(strangers)}, which has no training images")
     images = {"train": _in_order(train), "val": _in_order(val)}
     if empty := [split for split in images if not images[split]]:
-        raise InputError(f"{directory}: has no {empty[0]} images, {' or '.join(IMAGE_SUFFIXES)}")
+        raise InputError(f"{directory}: has no {empty[0]} images (.JPEG, .jpg, .png)")
     return Source(directory, images, wnids, [truth.words.get(wnid, wnid) for wnid in wnids])
 
 
@@ -182,7 +182,7 @@ def _tar_images(archive: Path, start: int = 0, wnid: str = "") -> Iterator[File]
 
 
 def _is_image(name: PurePosixPath) -> bool:
-    return name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith(".")
+    return os.fsencode(name.name).lower().endswith(IMAGE_SUFFIXES) and not name.name.startswith(".")
 
 
 def _tar_members(path: Path, start: int = 0) -> Iterator[tuple[PurePosixPath, int, int]]:

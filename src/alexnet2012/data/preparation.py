@@ -137,7 +137,7 @@ def make_shard(shard: Shard) -> None:
     """Write the shard and, before it gets its name, its record. Raises InputError, see ``prepare``."""
     sums, odd = Sums(), defaultdict(list)
     try:
-        with replacing(shard.path) as file:
+        with replacing(shard.path, shard.record.parent) as file:
             writer = ShardWriter(file)
             for source_file, label in zip(shard.files, shard.labels, strict=True):
                 if image := _prepare_file(source_file, shard):
@@ -147,7 +147,7 @@ def make_shard(shard: Shard) -> None:
                     odd[kind].append(f"{shard.split}/{source_file.key}")
                 count_image()
             notes = {"sha256": writer.finish(), "bytes": writer.bytes, "odd": odd}
-            with replacing(shard.record) as record:
+            with replacing(shard.record, shard.record.parent) as record:
                 rows = np.array([(shard.number, *row) for row in writer.rows], INDEX)
                 np.savez(record, rows=rows, notes=json.dumps(notes), **vars(sums))
     except OSError as error:
@@ -216,9 +216,9 @@ def _claimed(directory: Path, description: dict[str, Any]) -> Iterator[None]:
         unfinished.mkdir(parents=True, exist_ok=True)
         with (unfinished / "lock").open("w") as lock:
             _lock(lock, directory)
-            for partial in (*directory.glob("*.partial"), *unfinished.glob("*.partial")):
-                partial.unlink()  # of a run that was killed
-            with replacing(unfinished / "settings.json") as file:
+            for partial in unfinished.glob("*.partial"):
+                partial.unlink(missing_ok=True)  # of a run that was killed
+            with replacing(unfinished / "settings.json", unfinished) as file:
                 file.write(_json(description))
             yield
     except OSError as error:
@@ -272,7 +272,7 @@ def _finish(directory: Path, shards: list[Shard], source: Source, description: d
         "splits": {split: {"images": len(indices[split]), "shards": entries[split]} for split in indices},
     }
     os.sync()  # the manifest says that all else is there
-    with replacing(directory / MANIFEST) as file:
+    with replacing(directory / MANIFEST, directory / UNFINISHED) as file:
         file.write(_json(manifest))
 
 

@@ -33,9 +33,12 @@ ADVICE = "check it with data_prep/prepare_imagenet.py --verify, or prepare it ag
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the name ``path`` when the block ends well: whole or not at all, power cuts included."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+def replacing(path: Path, workplace: Path) -> Iterator[BinaryIO]:
+    """A file in ``workplace`` that becomes ``path`` when the block ends well: whole or not at all, power cuts included.
+
+    Both on one disk. A process that is killed leaves a ``*.partial`` in ``workplace``.
+    """
+    partial = workplace / f"{path.name}.{os.getpid()}.partial"
     try:
         with partial.open("wb") as file:
             yield file
