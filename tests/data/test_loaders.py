@@ -136,6 +136,7 @@ def test_offsets_are_exact_to_the_pixel(kind):
         np.tile(offsets[::-1], 2),
         np.arange(66) >= 33,
         np.zeros((66, 3), np.float32),
+        np.zeros(66, np.int64),
     )
     ((images, _),) = run(kind, dataset, [views])
     steps = torch.arange(224)
@@ -237,3 +238,28 @@ def test_dali_names_bad_files_and_does_not_crash(tmp_path):
     code = f"import test_loaders; test_loaders.meet_bad_files('dali', {str(tmp_path)!r})"
     child = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_images_are_skipped_for_the_plans_spares(kind, tmp_path):
+    files = [encode(np.full((256, 256, 3), value, np.uint8), "JPEG") for value in range(24)]
+    files[3], files[9], files[17] = files[3][:-200], b"no image", files[17][: len(files[17]) // 2]
+    dataset = Memory(files)
+    index = np.arange(8)
+    batches = [
+        Views(
+            index + first,
+            *(np.zeros(8, np.int64),) * 2,
+            np.zeros(8, bool),
+            np.zeros((8, 3), np.float32),
+            np.full(8, 20 + first // 8),
+        )
+        for first in (0, 8, 16)
+    ]
+    loader = open_loader(kind, dataset, batches, paper_recipe(), workers=2, skip_bad=True)
+    values = np.concatenate([images[:, 0, 0, 0].numpy() for images, _ in loader]).round()
+    loader.close()
+    expected = np.arange(24)
+    expected[[3, 9, 17]] = 20, 21, 22
+    np.testing.assert_array_equal(values, expected)
+    assert sorted(loader.spares.skipped) == [3, 9, 17]

@@ -31,14 +31,15 @@ def open_loader(
     recipe: ImageRecipe,
     workers: int,
     device: torch.device | str | None = None,
+    skip_bad: bool = False,
 ) -> TorchLoader | DaliLoader:
     """A loader of ``kind`` dali or torch: the same images in the same order. Raises InputError without DALI."""
     if kind == "torch":
-        return TorchLoader(dataset, batches, recipe, workers, device)
+        return TorchLoader(dataset, batches, recipe, workers, device, skip_bad)
     if kind != "dali":
         raise InputError(f"--loader {kind}: must be dali or torch")
     try:  # only here: importing DALI takes a second, and only Linux has it
         from alexnet2012.data.dali_loader import DaliLoader
     except ImportError as error:
         raise InputError(f"--loader dali: DALI is not installed ({error}); use --loader torch") from error
-    return DaliLoader(dataset, batches, recipe, workers, device)
+    return DaliLoader(dataset, batches, recipe, workers, device, skip_bad)

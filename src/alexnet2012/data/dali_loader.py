@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,9 @@ from nvidia.dali import Pipeline, fn, types
 from torch import Tensor
 
 from alexnet2012.data.dataset import Dataset
-from alexnet2012.data.pixels import SIDE, central_square, load, naming, open_image
+from alexnet2012.data.pixels import SIDE, central_square, load, naming, open_image, read_image
 from alexnet2012.data.plan import Batch, Views
+from alexnet2012.data.spares import Spares
 from alexnet2012.data.torch_loader import ahead, empty_images
 from alexnet2012.errors import InputError
 from alexnet2012.recipe import ImageRecipe
@@ -29,11 +29,21 @@ Node = Any  # a value in DALI's graph: its stubs give every operator a union of 
 
 
 @dataclass
+class _Opened:
+    """An image's file."""
+
+    index: int
+    encoded: NDArray[np.uint8]
+    label: int
+    square: tuple[float, float, float, float] | None  # the part to resize
+
+
+@dataclass
 class _Read:
     """A batch read from disk: all that the pipeline's inputs take."""
 
     batch: Batch
-    index: NDArray[np.int64]
+    opened: list[_Opened]
     labels: NDArray[np.int64]
     inputs: dict[str, Any]  # input's name -> one value an image
 
@@ -43,7 +53,8 @@ class DaliLoader:
 
     ``batches`` are all Views or all index arrays. ``workers`` are DALI's threads; on a CUDA ``device`` the GPU decodes
     (it rounds differently). DALI is less strict than Pillow: damage behind a file's header may pass as pixels.
-    Raises InputError naming a bad file, up to two batches early.
+    Raises InputError naming a bad file, up to two batches early; with ``skip_bad`` the plan's spare takes its place
+    in Views.
     """
 
     def __init__(
@@ -53,7 +64,9 @@ class DaliLoader:
         recipe: ImageRecipe,
         workers: int,
         device: torch.device | str | None = None,
+        skip_bad: bool = False,
     ) -> None:
+        self.spares = Spares(skip_bad)
         self.dataset, self.batches, self.recipe = dataset, batches, recipe
         self.device = torch.device(device or "cpu")
         self.workers = max(1, workers)
@@ -64,7 +77,8 @@ class DaliLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         reading = ahead(self.batches, lambda batch: self._readers.submit(self._read, batch), READ_AHEAD)
         for read in ahead((task.result() for task in reading), self._start, DECODE_AHEAD):
-            yield self._finish(read), torch.from_numpy(read.labels).to(self.device, non_blocking=True)
+            images, labels = self._finish() if len(read.labels) else self._nothing(read.batch)
+            yield images, torch.from_numpy(labels).to(self.device, non_blocking=True)
 
     def close(self) -> None:
         """Stop all threads and free DALI's buffers."""
@@ -72,67 +86,85 @@ class DaliLoader:
         self._pipeline = None
 
     def _read(self, batch: Batch) -> _Read:
-        index = batch.index if isinstance(batch, Views) else batch
-        encoded, labels = [], np.empty(len(index), np.int64)
-        for row, image in enumerate(index.tolist()):
-            content, labels[row] = self.dataset[image]
-            encoded.append(np.frombuffer(content, np.uint8))
-        inputs: dict[str, Any] = {"encoded": encoded}
+        if isinstance(batch, Views):
+            pairs = zip(batch.index.tolist(), batch.spare.tolist(), strict=True)
+            opened = [self.spares.get(self._open, image, spare) for image, spare in pairs]
+        else:
+            opened = [self._open(image) for image in batch.tolist()]
+        inputs: dict[str, Any] = {"encoded": [image.encoded for image in opened]}
         if not self.dataset.square256:
-            inputs |= self._resize_inputs(index, encoded)
+            left, top, right, bottom = np.array([image.square for image in opened], np.float32).reshape(-1, 4).T
+            inputs |= {"start": np.stack([top, left], 1), "end": np.stack([bottom, right], 1)}
         if isinstance(batch, Views):
             inputs |= _view_inputs(batch, SIDE - self.recipe.crop_size)
-        return _Read(batch, index, labels, inputs)
+        return _Read(batch, opened, np.array([image.label for image in opened], np.int64), inputs)
 
-    def _resize_inputs(self, index: NDArray[np.int64], encoded: list[NDArray[np.uint8]]) -> dict[str, Any]:
-        """The part of each image to resize. Opening the headers, Pillow finds most of what is no image before DALI."""
-        squares = np.empty((len(index), 4), np.float32)
-        for row, image in enumerate(index.tolist()):
-            with naming(self.dataset, image):
-                squares[row] = central_square(*open_image(encoded[row].tobytes()).size)
-        left, top, right, bottom = squares.T
-        return {"start": np.stack([top, left], 1), "end": np.stack([bottom, right], 1)}
+    def _open(self, index: int) -> _Opened:
+        """Read an image and what part of it to resize: from its header Pillow tells most of what is no image."""
+        content, label = read_image(self.dataset, index)
+        square = None
+        if not self.dataset.square256:
+            with naming(self.dataset, index):
+                square = central_square(*open_image(content).size)
+        return _Opened(index, np.frombuffer(content, np.uint8), label, square)
 
     def _start(self, read: _Read) -> _Read:
         """Hand a batch to DALI's threads."""
-        if len(read.index):
+        if len(read.labels):
             self._pipeline = self._pipeline or self._build(list(read.inputs))
             self._decoding.append(read)
-            with self._blaming():
+            try:
                 for name, data in read.inputs.items():
                     self._pipeline.feed_input(name, data)
                 self._pipeline.schedule_run()
+            except (RuntimeError, IndexError) as error:
+                self._begin_again(error)
         return read
 
-    def _finish(self, read: _Read) -> Tensor:
-        """Wait for a batch's images."""
-        if not len(read.index):
-            return empty_images(read.batch, self.recipe, self.device).to(self.device)
+    def _finish(self) -> tuple[Tensor, NDArray[np.int64]]:
+        """Wait for the oldest batch in DALI's hands."""
         assert self._pipeline is not None
-        with self._blaming():
+        try:
             if self.device.type == "cpu":
                 (images,) = self._pipeline.outputs()
                 tensor = torch.from_dlpack(images.as_tensor())  # owns DALI's memory: nothing is copied
             else:
                 (images,) = self._pipeline.outputs(torch.cuda.current_stream(self.device))
                 tensor = torch.from_dlpack(images.as_tensor()).clone()  # into memory whose streams torch knows
-        self._decoding.popleft()
-        return tensor
-
-    @contextmanager
-    def _blaming(self) -> Iterator[None]:
-        """Make of DALI's error, which names no file, an InputError that does: Pillow looks at what is being decoded."""
-        try:
-            yield
         except (RuntimeError, IndexError) as error:
-            for read in self._decoding:
-                for image in read.index.tolist():
-                    load(self.dataset, image)
-            first = self.dataset.name(int(self._decoding[0].index[0]))
+            self._begin_again(error)
+            return self._finish()
+        return tensor, self._decoding.popleft().labels
+
+    def _nothing(self, batch: Batch) -> tuple[Tensor, NDArray[np.int64]]:
+        """An empty batch, which DALI does not take."""
+        return empty_images(batch, self.recipe, self.device).to(self.device), np.empty(0, np.int64)
+
+    def _begin_again(self, error: Exception) -> None:
+        """After DALI's error, which leaves its pipeline dead: a new one, spares in the place of what cannot be decoded.
+
+        Raises InputError naming the file where there is no spare.
+        """
+        reads, self._decoding, self._pipeline = list(self._decoding), deque(), None
+        if sum(map(self._skip_bad, reads)) == 0:
             reason = str(error).partition("encountered:")[2].strip().partition("\n")[0]
+            first = self.dataset.name(reads[0].opened[0].index)
             raise InputError(
                 f"--loader dali: DALI cannot decode one of the images from {first} on ({reason}); use --loader torch"
             ) from error
+        for read in reads:
+            self._start(self._read(read.batch))
+
+    def _skip_bad(self, read: _Read) -> bool:
+        """Whether Pillow finds images to skip. Raises InputError naming one that is not to be skipped."""
+        skipped = len(self.spares.skipped)
+        spares = read.batch.spare.tolist() if isinstance(read.batch, Views) else [None] * len(read.opened)
+        for image, spare in zip(read.opened, spares, strict=True):
+            try:
+                load(self.dataset, image.index)
+            except InputError as error:
+                self.spares.skip(image.index, spare, error)
+        return len(self.spares.skipped) > skipped
 
     def _build(self, inputs: list[str]) -> Pipeline:
         """Decode; resize to 256x256 if there is a ``start``; crop, reflect and add noise if there is a ``top``."""

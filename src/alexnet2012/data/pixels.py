@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from alexnet2012.data.plan import Views
 
 SIDE = ImageRecipe.image_size  # pixels
+RETRIES = (0.1, 0.5)  # seconds before another try at a file that cannot be read
 FORMATS = ("JPEG", "PNG")  # what every loader decodes, whatever the file is called
 
 
@@ -78,9 +80,18 @@ def _resize(image: Image.Image) -> Image.Image:
     return Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
+def read_image(dataset: Dataset, index: int) -> tuple[bytes, int]:
+    """The encoded image ``index`` and its label; what cannot be read is tried again. Raises InputError naming it."""
+    for pause in RETRIES:
+        with suppress(InputError):
+            return dataset[index]
+        time.sleep(pause)
+    return dataset[index]
+
+
 def load(dataset: Dataset, index: int) -> tuple[NDArray[np.uint8], int]:
     """Image ``index`` as ``decode`` gives it, and its label. Raises InputError naming a file that is no image."""
-    encoded, label = dataset[index]
+    encoded, label = read_image(dataset, index)
     with naming(dataset, index):
         return decode(encoded), label
 

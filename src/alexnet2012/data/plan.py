@@ -19,7 +19,7 @@ from alexnet2012.errors import InputError
 from alexnet2012.recipe import Recipe
 
 ORDER, VIEW = 0, 1  # the purposes a seed's streams are split into
-DRAWS = 8  # 64-bit draws set aside for each position: two Philox blocks of four, six used
+DRAWS = 8  # 64-bit draws set aside for each position: two Philox blocks of four, seven used
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Views:
     left: NDArray[np.int64]  # (n,) pixels, its first column
     reflect: NDArray[np.bool_]  # (n,) mirrored left to right
     noise: NDArray[np.float32]  # (n, 3) RGB shift of every pixel of the image, 0..255 scale
+    spare: NDArray[np.int64]  # (n,) the image that takes its place if it cannot be read
     divisor: float = 1.0  # the noisy image is divided by it (S: 1.1 while there is noise)
 
     def __len__(self) -> int:
@@ -78,6 +79,7 @@ class TrainingPlan:
             left=left,
             reflect=draws[:, 2] < self.recipe.reflect,
             noise=_color_noise(draws[:, 3:6], self.color_axes * (self.recipe.color_noise * noisy)),
+            spare=(draws[:, 6] * self.images).astype(np.int64),
             divisor=self.recipe.color_noise_divisor if noisy else 1.0,
         )
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from alexnet2012.data.dataset import Dataset
 from alexnet2012.data.pixels import cut, load
 from alexnet2012.data.plan import Batch, Views
+from alexnet2012.data.spares import Spares
 from alexnet2012.errors import InputError
 from alexnet2012.recipe import ImageRecipe
 
@@ -29,7 +30,7 @@ class TorchLoader:
 
     For Views: float32 (n, 3, 224, 224) crops, reflected, with their colour noise, 0..255, mean not subtracted.
     For plain index arrays: uint8 (n, 256, 256, 3) whole images. ``workers`` threads prepare three batches ahead.
-    Raises InputError naming a file that is no image.
+    Raises InputError naming a file that is no image; with ``skip_bad`` the plan's spare takes its place in Views.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class TorchLoader:
         recipe: ImageRecipe,
         workers: int,
         device: torch.device | str | None = None,
+        skip_bad: bool = False,
     ) -> None:
+        self.spares = Spares(skip_bad)
         self.dataset, self.batches, self.recipe = dataset, batches, recipe
         self.device = torch.device(device or "cpu")
         self.workers = max(1, workers)
@@ -63,10 +66,13 @@ class TorchLoader:
     def _fill(self, images: NDArray, labels: NDArray[np.int64], batch: Batch, rows: NDArray[np.int64]) -> None:
         for row in rows:
             if isinstance(batch, Views):
-                image, labels[row] = load(self.dataset, int(batch.index[row]))
+                image, labels[row] = self.spares.get(self._load, int(batch.index[row]), int(batch.spare[row]))
                 cut(image, batch, row, out=images[row])
             else:
-                images[row], labels[row] = load(self.dataset, int(batch[row]))
+                images[row], labels[row] = self._load(int(batch[row]))
+
+    def _load(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        return load(self.dataset, index)
 
 
 @dataclass

@@ -71,7 +71,7 @@ class RunDirectory:
         write_whole(self.state, json.dumps({"state": state, "step": step, "reason": reason}) + "\n")
 
     def refuse_other_settings(self, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
-        for name in sorted(recorded.keys() | asked.keys()):
+        for name in asked | recorded:
             if recorded.get(name) != asked.get(name):
                 flag = name.removeprefix("recipe.").replace("_", "-")
                 raise InputError(

@@ -58,6 +58,11 @@ class RunLog:
         """conv1's kernels as an image."""
         self.board.add_image("conv1 kernels", kernel_sheet(weights), step)
 
+    def skipped(self, step: int, images: int) -> None:
+        """How many unreadable images this process has met so far, at an epoch's end."""
+        self.board.add_scalar("images skipped", images, step)
+        print(f"images skipped so far because they cannot be read: {images}", flush=True)
+
     def flush(self) -> None:
         """Bring TensorBoard's events to its file."""
         self.board.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -32,8 +33,12 @@ class TrainingBatches:
         self.mean = torch.from_numpy(dataset.statistics.mean).to(layout.devices[0])
         self.decode_on = torch.device("cpu") if layout.backend == "gloo" else layout.devices[0]
         own_views = (plan.views(step, self.own.start, self.own.stop) for step in self.steps)
-        self.loader = open_loader(settings.loader, dataset, own_views, self.recipe, settings.workers, self.decode_on)
+        skip_bad = settings.on_bad_image == "skip"
+        self.loader = open_loader(
+            settings.loader, dataset, own_views, self.recipe, settings.workers, self.decode_on, skip_bad
+        )
         self.failure: InputError | None = None
+        self.told = 0  # skipped images that were named
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         decoded = iter(self.loader)
@@ -61,6 +66,14 @@ class TrainingBatches:
         views = self.plan.views(step, self.replica.start, self.replica.stop)
         pixels = finish(images.wait().to(device, non_blocking=True), views, self.mean, self.recipe)
         return pixels, labels.wait().to(device, non_blocking=True)
+
+    def skipped(self) -> int:
+        """Images so far, over all ranks, whose place a spare has taken; each rank names its own once."""
+        own = self.loader.spares.skipped
+        for reason in list(own.values())[self.told :]:
+            print(f"warning: {reason}; skipped, a spare takes its place", file=sys.stderr, flush=True)
+        self.told = len(own)
+        return round(reduce(self.layout, torch.tensor([float(self.told)])).item())
 
     def raise_failure(self) -> None:
         """Raises this rank's InputError, or, where another rank has one, an InputError that is already told."""

@@ -17,6 +17,7 @@ from rich.progress import Progress
 from alexnet2012.data import Dataset, Statistics, Sums, measure, open_dataset
 from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout, share
 from alexnet2012.errors import InputError
+from alexnet2012.network.response_norm import lrn_kernel
 from alexnet2012.reporting.run_directory import RunDirectory
 from alexnet2012.training import checkpoint
 from alexnet2012.training.saver import CheckpointStore
@@ -180,6 +181,7 @@ def announce(say: Callable[[str], None], settings: Settings, layout: Layout, tra
     say(f"devices  {layout.describe()}; {layout.threads} threads a process, {settings.precision}")
     say(f"loader   {settings.loader}, {settings.workers} decoding threads a process")
     steps = f"{recipe.epochs} epochs of {plan.steps_per_epoch} steps of {plan.batch_size} images"
+    say(f"lrn      {lrn_kernel(layout.devices[0])} kernel")
     say(f"plan     {steps}, schedule {settings.schedule}")
     say(f"loss     begins with a plateau near ln({classes}) = {math.log(classes):.3f}: expected, not a fault")
 

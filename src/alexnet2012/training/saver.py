@@ -43,7 +43,7 @@ class CheckpointStore:
         return None, broken
 
     def save(self, contents: dict[str, Any], names: list[str]) -> None:
-        """Wait for the last save, then begin to write ``contents``, which nobody changes any more, under ``names`` too."""
+        """Wait for the last save, then begin to write ``contents``, which nobody changes any more, as ``names`` too."""
         self.wait()
         self.writing = threading.Thread(target=self.write, args=(contents, names), name="checkpoint")
         self.writing.start()

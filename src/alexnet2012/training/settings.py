@@ -71,7 +71,8 @@ class Settings:
         """The settings that change what is computed: a run resumes only with the same ones. JSON values."""
         data = str(Path(self.data).resolve()) if Path(self.data).is_dir() else self.data
         recipe = {f"recipe.{name}": listed(value) for name, value in dataclasses.asdict(self.recipe).items()}
-        return {"data": data, "schedule": self.schedule, "seed": self.seed, "precision": self.precision, **recipe}
+        own = {"recipe": self.recipe.name, "schedule": self.schedule, "seed": self.seed, "precision": self.precision}
+        return {"data": data, **own, **recipe}
 
 
 def listed(value: Any) -> Any:

@@ -101,7 +101,7 @@ class Trainer:
             stopping, out_of_data = self.settle(outcome)
             if self.saving_due() or stopping or out_of_data:
                 with self.clock.paused():
-                    self.end_stretch()
+                    self.end_stretch(skipped=batches.skipped() if self.epoch_ended() else 0)
             if out_of_data:
                 batches.raise_failure()
 
@@ -217,8 +217,10 @@ class Trainer:
         """Drops of the weights' rate by ``step`` (from 0), or by the last step done."""
         return self.schedule.drops("weights", self.step - 1 if step is None else step)
 
-    def end_stretch(self) -> None:
+    def end_stretch(self, skipped: int) -> None:
         """Validate at an epoch's end, then save."""
+        if skipped and self.log:
+            self.log.skipped(self.step, skipped)
         before = self.drops()
         improved = self.epoch_ended() and self.validate()
         names = ["last.pt"] + ["best.pt"] * improved
