@@ -17,7 +17,7 @@ from PIL import Image
 from alexnet2012.data.statistics import Statistics, measure
 from alexnet2012.errors import InputError
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")  # in any case
+SUFFIXES = (b".jpeg", b".jpg", b".png")  # of images, in any case
 SAMPLE = Path(__file__).parent / "sample"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FASHION_CLASSES = (
@@ -210,9 +210,8 @@ def _class_names(directory: Path) -> list[str]:
 
 def _image_names(directory: Path) -> list[bytes]:
     """The image files of one class, sorted; folders inside it are ignored."""
-    suffixes = tuple(map(os.fsencode, IMAGE_SUFFIXES))
     with os.scandir(os.fsencode(directory)) as entries:
-        names = sorted(entry.name for entry in entries if entry.name.lower().endswith(suffixes) and entry.is_file())
+        names = sorted(entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES) and entry.is_file())
     if not names:
         raise InputError(f"{directory}: no .JPEG, .jpg or .png file in this class folder")
     return names
