@@ -6,8 +6,8 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from alexnet2012.data import Dataset, open_dataset
-from alexnet2012.distributed import Layout, agree, open_layout
+from alexnet2012.data import open_dataset
+from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation import ErrorRates
 from alexnet2012.evaluation.crops import CROPS
@@ -16,7 +16,7 @@ from alexnet2012.evaluation.evaluate import Passage
 from alexnet2012.evaluation.predictions import load_alike, write_per_class
 from alexnet2012.recipe import RESULTS_2012
 from alexnet2012.trained import TrainedAlexNet, load_checkpoint
-from command_line import Parser, main
+from command_line import Parser, alike, main
 from outputs import output_file, write_whole
 
 ILSVRC_2012 = (50_000, 1_000)  # validation images, classes
@@ -46,23 +46,30 @@ def flags() -> Parser:
     return parser
 
 
-def run(given: Namespace) -> None:
+def arguments() -> Namespace:
+    """The flags, as far as they can be checked without files."""
+    given = flags().parse_args()
     if bool(given.checkpoints) == bool(given.average):
         raise InputError("give either checkpoints or --average FILES; see evaluate.py --help")
     if given.batch_size < 1 or given.workers < 1:
         raise InputError("--batch-size and --workers: must be at least 1")
-    weights = checked_weights(given.weights, len(given.average or given.checkpoints))
-    if given.average:
-        report(given, assess_kept(load_alike(given.average), weights))
-        return
+    given.weights = checked_weights(given.weights, len(given.average or given.checkpoints))
+    return given
+
+
+def run(given: Namespace) -> None:
     with open_layout(given.placement) as layout:
+        if given.average:
+            agree(layout, lambda: report(given, assess_kept(load_alike(given.average), given.weights)))
+            return
         agree(layout, lambda: check(given, layout))
         dataset = open_dataset(given.data, given.split)
         nets = [load_in(layout, path) for path in given.checkpoints]
         if layout.first:
             print(f"{given.data}, {given.split}: {len(dataset)} images; {layout.describe()}; loader {given.loader}")
         passage = Passage(given.crops, given.batch_size, given.loader, given.workers)
-        assessment = assess(nets, [net.statistics for net in nets], weights, layout, dataset, passage)
+        with naming_lost_ranks(layout.heartbeat):
+            assessment = assess(nets, [net.statistics for net in nets], given.weights, layout, dataset, passage)
         agree(layout, lambda: report(given, assessment))
 
 
@@ -73,16 +80,7 @@ def check(given: Namespace, layout: Layout) -> None:
         net = load_checkpoint(path, "cpu")
         if layout.split and net.recipe.towers == 1:
             raise InputError(f"{path}: one tower cannot be split over processes; add --placement together")
-        refuse_other_classes(path, net, given.data, dataset)
-
-
-def refuse_other_classes(path: Path, net: TrainedAlexNet, data: str, dataset: Dataset) -> None:
-    """Raises InputError where the net's classes are not those of the data."""
-    if net.classes != len(dataset.classes):
-        raise InputError(f"--data {data}: has {len(dataset.classes)} classes, {path} knows {net.classes}")
-    for index, (theirs, ours) in enumerate(zip(dataset.classes, net.class_names, strict=True)):
-        if theirs != ours:
-            raise InputError(f"--data {data}: class {index} is {theirs!r}, in {path} it is {ours!r}; use its own data")
+        net.refuse_other_classes(dataset, given.data)
 
 
 def load_in(layout: Layout, path: Path) -> TrainedAlexNet:
@@ -155,4 +153,4 @@ def summary(members: list[Path], assessment: Assessment) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main(lambda: run(flags().parse_args()))
+    main(lambda: run(alike(arguments)))

@@ -28,13 +28,19 @@ def flags() -> Parser:
     return parser
 
 
-def run(given: Namespace) -> None:
+def arguments() -> Namespace:
+    """The flags, as far as they can be checked without files."""
+    given = flags().parse_args()
     if not (given.onnx or given.safetensors or given.weights_of):
         raise InputError("nothing to write; give --onnx, --safetensors, or --weights-of and --checkpoint")
     if bool(given.weights_of) != bool(given.out):
         raise InputError("--weights-of and --checkpoint: each needs the other")
     if given.grouped and not given.safetensors:
         raise InputError("--grouped: needs --safetensors FILE")
+    return given
+
+
+def run(given: Namespace) -> None:
     net = load_checkpoint(given.checkpoint, "cpu")
     if given.safetensors:
         write_whole(given.safetensors, lambda path: (save_grouped if given.grouped else save_safetensors)(net, path))
@@ -49,4 +55,4 @@ def run(given: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(lambda: run(flags().parse_args()))
+    main(lambda: run(arguments()))

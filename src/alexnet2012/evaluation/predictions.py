@@ -44,7 +44,7 @@ class Predictions:
     def load(cls, path: Path) -> Predictions:
         """Read what ``save`` wrote. Raises InputError for another file."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 fields: dict[str, Any] = {name: arrays[name] for name in cls.__dataclass_fields__}
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: no predictions that evaluate.py wrote ({error})") from error

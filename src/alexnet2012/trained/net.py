@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from alexnet2012.data import Dataset
 from alexnet2012.data.pixels import decode
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation.crops import CROPS
@@ -46,6 +47,17 @@ class TrainedAlexNet(AlexNet):
 
     def draw_weights(self) -> None:
         """Nothing to draw: the weights come from the checkpoint."""
+
+    def refuse_other_classes(self, dataset: Dataset, data: str) -> None:
+        """Raises InputError where the classes of ``dataset``, called ``data``, are not the net's."""
+        theirs, ours = dataset.classes, self.class_names
+        if len(theirs) != len(ours):
+            raise InputError(f"--data {data}: has {len(theirs)} classes, the checkpoint's net {len(ours)}")
+        for index, (their, our) in enumerate(zip(theirs, ours, strict=True)):
+            if their != our:
+                raise InputError(
+                    f"--data {data}: class {index} is {their!r}, the checkpoint's is {our!r}; use its data"
+                )
 
     def predict(self, images: Picture | Iterable[Picture], top: int = 5, crops: int = 10) -> list[list[Guess]]:
         """The ``top`` most probable classes of each image, the most probable first, as (name, probability).

@@ -1,0 +1,113 @@
+"""fc7's values as a map of images (P §6.1): kept in a file, searched in parts, in the memory of one batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from numpy.lib.format import write_array_header_1_0
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alexnet2012.data import Dataset
+from alexnet2012.distributed import Layout
+from alexnet2012.evaluation.crops import views
+from alexnet2012.evaluation.evaluate import Passage, evaluating, replica_images
+from alexnet2012.evaluation.predictions import fingerprint
+from alexnet2012.network import AlexNet
+
+ROWS = 1024  # features compared at a time: 16 MB
+
+
+class Chosen(Dataset):
+    """Some images of a data set, by index."""
+
+    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
+        super().__init__(np.asarray(dataset.labels)[list(indices)], dataset.classes, None)
+        self.whole, self.indices, self.square256 = dataset, list(indices), dataset.square256
+        self._statistics = dataset.statistics
+
+    def encoded(self, index: int) -> bytes:
+        return self.whole.encoded(self.indices[index])
+
+    def name(self, index: int) -> str:
+        return self.whole.name(self.indices[index])
+
+
+def spread(dataset: Dataset, count: int) -> Dataset:
+    """At most ``count`` images of ``dataset``, evenly spread over it."""
+    if count >= len(dataset):
+        return dataset
+    return Chosen(dataset, [(2 * place + 1) * len(dataset) // (2 * count) for place in range(count)])
+
+
+def fc7(net: AlexNet, images: Tensor, mean: Tensor) -> Tensor:
+    """fc7 (n, 4096), both towers', of the centre crop of uint8 ``images`` (n, 256, 256, 3)."""
+    (centre,) = views(images, mean, net.recipe, 1)
+    return net(centre, return_features=True)[1]["fc7"]
+
+
+def features_file(
+    net: AlexNet,
+    dataset: Dataset,
+    directory: Path,
+    passage: Passage,
+    progress: Callable[[int], object] = lambda images: None,
+) -> Path:
+    """The npy file in ``directory`` with fc7 (images, 4096) of all of ``dataset``, extracted unless it is there.
+
+    Its name is a digest of the net and the images. ``progress`` is told the number of images just done. ``net`` holds
+    all its towers. Raises InputError naming a file that is no image.
+    """
+    path = directory / f"fc7-{digest(net, dataset)}.npy"
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            extract(net, dataset, file, passage, progress)
+        partial.replace(path)
+    return path
+
+
+def extract(
+    net: AlexNet, dataset: Dataset, file: BinaryIO, passage: Passage, progress: Callable[[int], object]
+) -> None:
+    """Write fc7 of every image of ``dataset``, batch by batch, in npy's format."""
+    layout = Layout(devices=(net.held[0].device,))
+    mean = torch.from_numpy(dataset.statistics.mean).to(layout.devices[0])
+    width = net.recipe.towers * net.recipe.outputs("fc7")
+    write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (len(dataset), width)})
+    for images in replica_images(layout, dataset, net.recipe, passage):
+        with evaluating(net):
+            file.write(fc7(net, images, mean).float().cpu().numpy().tobytes())
+        progress(len(images))
+
+
+def digest(net: AlexNet, dataset: Dataset) -> str:
+    """Of the weights up to fc7 and of the images."""
+    state = hashlib.sha256(fingerprint(dataset).encode())
+    for name, weight in net.named_parameters():
+        if ".fc8." not in name:
+            state.update(weight.detach().cpu().numpy().tobytes())
+    return state.hexdigest()[:16]
+
+
+def nearest(queries: Tensor, features: Path, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Distances and rows, both (queries, count), of the rows of ``features`` nearest to ``queries`` (n, 4096).
+
+    The file is mapped part by part and let go, so its length costs no memory.
+    """
+    rows = len(np.load(features, mmap_mode="r"))
+    best = torch.full((len(queries), count), torch.inf), torch.full((len(queries), count), -1)
+    for first in range(0, rows, ROWS):
+        part = torch.from_numpy(np.array(np.load(features, mmap_mode="r")[first : first + ROWS]))
+        distances = torch.cdist(queries, part, compute_mode="donot_use_mm_for_euclid_dist")
+        of_part = torch.arange(first, first + len(part)).expand_as(distances)
+        joined = [torch.cat(pair, 1) for pair in zip(best, (distances, of_part), strict=True)]
+        order = joined[0].argsort(dim=1, stable=True)[:, :count]
+        best = joined[0].gather(1, order), joined[1].gather(1, order)
+    return best[0].numpy(), best[1].numpy()

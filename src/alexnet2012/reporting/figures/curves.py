@@ -1,0 +1,144 @@
+"""Learning curves of one run or several, from their ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from alexnet2012.errors import InputError
+from alexnet2012.reporting.figures.style import COLORS, SMALL, cut, new_figure, styled
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a run measured, by step."""
+
+    name: str
+    classes: int | None  # None where the run's directory does not tell
+    training: list[dict[str, float]]  # rows with step, loss, train_top1_error (percent) and lr
+    validation: list[dict[str, float]]  # rows with step, epoch, val_top1_error and val_top5_error (percent)
+
+    def steps_per_epoch(self) -> float | None:
+        """Known once an epoch has ended."""
+        return self.validation[0]["step"] / self.validation[0]["epoch"] if self.validation else None
+
+    def drops(self) -> list[tuple[float, float]]:
+        """(step, factor) where the rate fell."""
+        pairs = zip(self.training, self.training[1:], strict=False)
+        return [(now["step"], now["lr"] / before["lr"]) for before, now in pairs if now["lr"] < before["lr"]]
+
+
+def read_curves(path: Path) -> Curves:
+    """A run's ``metrics.jsonl``; its number of classes from the ``config.json`` beside it.
+
+    A last row cut short by a kill is passed over. Raises InputError for a file that is no such thing.
+    """
+    try:
+        lines = path.read_text().splitlines()
+        rows = [row for place, line in enumerate(lines) if (row := parsed(line, place == len(lines) - 1))]
+        training = [row for row in rows if {"step", "loss", "train_top1_error", "lr"} <= row.keys()]
+        validation = [row for row in rows if {"step", "epoch", "val_top1_error", "val_top5_error"} <= row.keys()]
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: no metrics.jsonl of a run ({error})") from error
+    if not training:
+        raise InputError(f"{path}: holds no row of training yet")
+    return Curves(path.resolve().parent.name, classes_of(path.parent / "config.json"), training, validation)
+
+
+def parsed(line: str, last: bool) -> dict[str, float] | None:
+    try:
+        return json.loads(line)
+    except ValueError:
+        if last:
+            return None
+        raise
+
+
+def classes_of(config: Path) -> int | None:
+    return json.loads(config.read_text()).get("classes") if config.is_file() else None
+
+
+@styled
+def draw_curves(runs: Sequence[Curves]) -> Figure:
+    """Loss above, errors below, a colour a run; ln(classes) and the drops of the rate are marked."""
+    lengths = [run.steps_per_epoch() for run in runs]
+    figure = new_figure(4.2 + 0.12 * len(runs), "constrained")
+    figure.suptitle("Learning curves")
+    above, below = figure.subplots(2, 1, sharex=True)
+    drops: dict[float, float] = {}
+    for run, length, color in zip(runs, lengths, itertools.cycle(COLORS), strict=False):
+        scale = length if all(lengths) and length else 1.0
+        draw_run(above, below, run, scale, color)
+        drops |= {step / scale: factor for step, factor in run.drops()}
+    mark_drops(above, below, drops)
+    for classes in sorted({run.classes for run in runs if run.classes}):
+        above.axhline(math.log(classes), color="black", linewidth=0.6, linestyle="--")
+        above.annotate(
+            f"ln({classes}) = {math.log(classes):.2f}, guessing", (1, math.log(classes)), (-2, 2),
+            xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", fontsize=SMALL,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )  # fmt: skip
+    above.set(ylabel="training loss, nats", ylim=(0, None))
+    below.set(ylabel="error, %", ylim=(0, 100), xlabel="epochs" if all(lengths) else "steps")
+    legends(above, below, runs)
+    return figure
+
+
+def draw_run(above: Axes, below: Axes, run: Curves, scale: float, color: str) -> None:
+    """One run's curves; ``scale`` is the steps of a unit of the x axis."""
+    steps = np.array([row["step"] for row in run.training]) / scale
+    for axes, name in ((above, "loss"), (below, "train_top1_error")):
+        values = np.array([row[name] for row in run.training])
+        axes.plot(steps, values, color=color, linewidth=0.4, alpha=0.3)
+        axes.plot(steps, smooth(values), color=color, linewidth=0.8)
+    ends = np.array([row["step"] for row in run.validation]) / scale
+    marker = "o" if len(ends) < 20 else ""
+    for name, line in (("val_top1_error", "--"), ("val_top5_error", ":")):
+        errors = [row[name] for row in run.validation]
+        below.plot(ends, errors, color=color, linewidth=1, linestyle=line, marker=marker, markersize=2)
+
+
+def mark_drops(above: Axes, below: Axes, drops: dict[float, float]) -> None:
+    """Where the rate fell, by place on the x axis, and by what factor."""
+    for place, factor in drops.items():
+        for axes in (above, below):
+            axes.axvline(place, color="gray", linewidth=0.5)
+        below.annotate(
+            f"rate x {factor:.2g}", (place, 1), (-2, -2), xycoords=("data", "axes fraction"),
+            textcoords="offset points", rotation=90, ha="right", va="top", fontsize=SMALL, color="gray",
+        )  # fmt: skip
+
+
+def smooth(values: NDArray[Any]) -> NDArray[Any]:
+    """The mean of the last 2 % of all rows, at each row; of fewer at the start."""
+    window = max(1, len(values) // 50)
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def legends(above: Axes, below: Axes, runs: Sequence[Curves]) -> None:
+    """Above each panel: whose the colours are, and what the lines of the errors are."""
+    colors = [
+        Line2D([], [], color=color, label=cut(run.name, 2.6, False))
+        for run, color in zip(runs, itertools.cycle(COLORS), strict=False)
+    ]
+    lines: list[tuple[str, Any]] = [("top-1, training", "-"), ("top-1, validation", "--"), ("top-5, validation", ":")]
+    styles = [Line2D([], [], color="black", linewidth=0.8, linestyle=line, label=name) for name, line in lines]
+    for axes, handles, across in ((above, colors, 1), (below, styles, 3)):
+        axes.legend(
+            handles=handles, ncols=across, loc="lower left", bbox_to_anchor=(-0.02, 1.0), frameon=False,
+            borderaxespad=0.0, handlelength=2.2, columnspacing=1.0,
+        )  # fmt: skip

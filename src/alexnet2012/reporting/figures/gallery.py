@@ -1,0 +1,85 @@
+"""Which figures there are, and what each is drawn from."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
+from alexnet2012.data import Dataset
+from alexnet2012.data.pixels import load
+from alexnet2012.evaluation.evaluate import Passage, evaluating, softmax_outputs
+from alexnet2012.evaluation.features import fc7, features_file, nearest, spread
+from alexnet2012.network import AlexNet
+from alexnet2012.reporting.figures.curves import draw_curves, read_curves
+from alexnet2012.reporting.figures.guesses import draw_guesses
+from alexnet2012.reporting.figures.kernels import draw_kernels
+from alexnet2012.reporting.figures.neighbours import Neighbours, draw_neighbours
+from alexnet2012.reporting.figures.style import save
+from alexnet2012.reporting.run_directory import RunDirectory
+
+GUESSED, QUERIES, NEAREST = 8, 5, 6  # images in P figure 4: left, right, and in each of its rows
+COMPARED_AT_END = 5_000  # training images compared at the end of a run; launch/draw_figures.py compares them all
+
+
+def kernels(net: AlexNet) -> dict[str, Figure]:
+    """P figure 3, of a net that holds all its towers."""
+    return {"figure3-kernels": draw_kernels(dict(net.named_parameters()))}
+
+
+def guesses(net: AlexNet, val: Dataset) -> dict[str, Figure]:
+    """P figure 4 left: eight images spread over ``val``, whose class names and statistics are the net's."""
+    device, chosen = net.held[0].device, spread(val, GUESSED)
+    images = np.stack([load(chosen, index)[0] for index in range(len(chosen))])
+    mean = torch.from_numpy(val.statistics.mean).to(device)
+    with evaluating(net):
+        probabilities = softmax_outputs(net, torch.from_numpy(images).to(device), mean, 10)[0].cpu().numpy()
+    return {"figure4-guesses": draw_guesses(images, chosen.labels.tolist(), probabilities, val.classes)}
+
+
+def neighbours(
+    net: AlexNet,
+    train: Dataset,
+    val: Dataset,
+    directory: Path,
+    passage: Passage,
+    progress: Callable[[int], object] = lambda images: None,
+) -> dict[str, Figure]:
+    """P figure 4 right: for five images spread over ``val``, the six nearest of ``train``.
+
+    fc7 of ``train`` is kept in ``directory``. ``progress`` is told the number of images just passed.
+    """
+    device, queries = net.held[0].device, spread(val, QUERIES)
+    images = [load(queries, index)[0] for index in range(len(queries))]
+    mean = torch.from_numpy(train.statistics.mean).to(device)
+    with evaluating(net):
+        of_queries = fc7(net, torch.from_numpy(np.stack(images)).to(device), mean).cpu()
+    features = features_file(net, train, directory, passage, progress)
+    distances, found = nearest(of_queries, features, min(NEAREST, len(train)))
+    rows = []
+    for image, label, row, away in zip(images, queries.labels, found, distances, strict=True):
+        near = [load(train, int(index)) for index in row]
+        names = [train.classes[of_near] for _, of_near in near]
+        rows.append(Neighbours(image, val.classes[label], [pixels for pixels, _ in near], names, away.tolist()))
+    return {"figure4-neighbours": draw_neighbours(rows, of_queries.shape[1], len(train))}
+
+
+def curves(metrics: Sequence[Path]) -> dict[str, Figure]:
+    """Learning curves of one run or several."""
+    return {"learning-curves": draw_curves([read_curves(path) for path in metrics])}
+
+
+def show_at_end(net: AlexNet, train: Dataset, val: Dataset, run: RunDirectory, step: int, passage: Passage) -> None:
+    """All figures of a run that has ended, into its ``figures/`` and to TensorBoard. ``net`` holds all its towers."""
+    with tempfile.TemporaryDirectory() as scratch:
+        near = neighbours(net, spread(train, COMPARED_AT_END), val, Path(scratch), passage)
+    figures = curves([run.metrics]) | kernels(net) | guesses(net, val) | near
+    save(figures, run.figures)
+    with SummaryWriter(str(run.tensorboard)) as board:
+        for name, figure in figures.items():
+            board.add_figure(name, figure, step)

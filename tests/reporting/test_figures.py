@@ -1,0 +1,170 @@
+"""The figures: every text inside, none on another, each saying what it should."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from alexnet2012.errors import InputError
+from alexnet2012.reporting.figures.curves import draw_curves, read_curves, smooth
+from alexnet2012.reporting.figures.guesses import draw_guesses
+from alexnet2012.reporting.figures.kernels import draw_kernels
+from alexnet2012.reporting.figures.neighbours import Neighbours, draw_neighbours
+from alexnet2012.reporting.figures.style import COLUMN, RIGHT, SMALL, lines_that_fit, save, width_of
+
+NAMES = [
+    "tench, Tinca tinca",
+    "Chesapeake Bay retriever",
+    "African hunting dog, hyena dog",
+    "cock",
+    "Ankle boot",
+    "x" * 40,
+]
+
+
+@functools.cache
+def texts(figure: Figure) -> dict[Text, tuple[float, float, float, float]]:
+    """What is drawn, with its box in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    written = [*figure.texts, *(text for axes in figure.axes for text in texts_of(axes))]
+    boxes = {text: text.get_window_extent(canvas.get_renderer()) for text in written if text.get_text().strip()}
+    return {text: (box.x0, box.y0, box.x1, box.y1) for text, box in boxes.items()}
+
+
+def texts_of(axes: Axes) -> list[Text]:
+    legend = axes.get_legend()
+    found = [*axes.texts, axes.title, axes._left_title, axes._right_title, *(legend.get_texts() if legend else [])]
+    for axis in (axes.xaxis, axes.yaxis) if axes.axison else ():
+        found += [axis.label, *(tick.label1 for tick in axis._update_ticks() if tick.label1.get_visible())]
+    return found
+
+
+def assert_readable(figure: Figure) -> None:
+    """A column wide; nothing cut off, nothing on something else, no type too small."""
+    boxes = texts(figure)
+    width, height = figure.bbox.size
+    assert figure.get_figwidth() == COLUMN
+    for text, (left, bottom, right, top) in boxes.items():
+        inside = left >= -0.5 and bottom >= -0.5 and right <= width + 0.5 and top <= height + 0.5
+        assert inside, f"{text.get_text()!r} is cut off"
+        assert text.get_fontsize() >= SMALL
+    for (one, a), (other, b) in combinations(boxes.items(), 2):
+        apart = a[2] <= b[0] + 1 or b[2] <= a[0] + 1 or a[3] <= b[1] + 1 or b[3] <= a[1] + 1
+        assert apart, f"{one.get_text()!r} lies on {other.get_text()!r}"
+
+
+def said(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in texts(figure))
+
+
+@pytest.mark.parametrize("towers", [1, 2])
+def test_figure_3(towers: int) -> None:
+    grey = torch.rand(48, 1, 11, 11).expand(48, 3, 11, 11)
+    figure = draw_kernels({f"towers.{tower}.conv1.weight": grey for tower in range(towers)})
+    assert_readable(figure)
+    assert f"{48 * towers} kernels of 11x11x3" in said(figure)
+    assert said(figure).count("colour: 0.0 %") == towers
+
+
+def test_figure_4_left() -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (8, 256, 256, 3)).astype(np.uint8)
+    probabilities = random.dirichlet(np.ones(6), 8).astype(np.float32)
+    labels = [int(probabilities[0].argmax()), int(probabilities[1].argmin()), 2, 3, 4, 5, 0, 1]
+    figure = draw_guesses(images, labels, probabilities, NAMES)
+    assert_readable(figure)
+    orange = [[bar.get_facecolor() for bar in axes.patches].count(rgba(RIGHT)) for axes in figure.axes[1::2]]
+    assert orange[:2] == [1, 0]  # the correct class is first among six; is the sixth
+    for axes, row in zip(figure.axes[1::2], probabilities, strict=True):
+        np.testing.assert_allclose([bar.get_width() for bar in axes.patches], np.sort(row)[:0:-1])
+
+
+def rgba(color: str) -> tuple[float, ...]:
+    return (*(int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)), 1.0)
+
+
+def test_figure_4_right() -> None:
+    image = np.zeros((256, 256, 3), np.uint8)
+    rows = [Neighbours(image, name, [image] * 6, NAMES, [0.5, 1, 10, 100.123, 1000, 9999]) for name in NAMES[:5]]
+    figure = draw_neighbours(rows, 4096, 1_281_167)
+    assert_readable(figure)
+    assert "1,281,167" in said(figure) and "4096 values" in said(figure) and "100.12\nAfrican" not in said(figure)
+    assert "100.12\ncock" in said(figure)
+    framed = [len(axes.patches) for axes in figure.axes]
+    assert framed == [place in (0, 1 + row) for row in range(5) for place in range(7)]
+
+
+def write_metrics(path: Path, classes: int | None, drop_at: int = 500) -> Path:
+    path.mkdir(parents=True)
+    if classes:
+        (path / "config.json").write_text(json.dumps({"classes": classes}))
+    lines = []
+    for step in range(10, 901, 10):
+        row = {"step": step, "epoch": (step - 1) // 100 + 1, "lr": 0.01 if step < drop_at else 0.001}
+        lines.append(json.dumps(row | {"loss": 7 / (1 + step / 100), "train_top1_error": 100 - step / 20}))
+        if step % 100 == 0:
+            errors = {"val_top1_error": 90 - step / 20, "val_top5_error": 60 - step / 20}
+            lines.append(json.dumps({"step": step, "epoch": step // 100} | errors))
+    (path / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 9']))  # as a killed run leaves it
+    return path / "metrics.jsonl"
+
+
+def test_learning_curves(tmp_path: Path) -> None:
+    long = "imagenet-source-no-lrn-no-color-noise-batch128-lr0.01-epochs91-steps-fp32-seed1"
+    runs = [read_curves(write_metrics(tmp_path / name, 1000, drop_at)) for name, drop_at in (("one", 500), (long, 700))]
+    figure = draw_curves(runs)
+    assert_readable(figure)
+    assert f"ln(1000) = {math.log(1000):.2f}" in said(figure) and said(figure).count("rate x 0.1") == 2
+    assert {"epochs", "training loss, nats", "error, %", "one"} <= set(said(figure).split("\n"))
+    assert runs[0].drops() == [(500, pytest.approx(0.1))] and runs[0].steps_per_epoch() == 100
+
+
+def test_a_run_before_its_first_epoch_is_drawn_by_step(tmp_path: Path) -> None:
+    path = write_metrics(tmp_path / "young", None)
+    path.write_text("\n".join(path.read_text().splitlines()[:5]))
+    figure = draw_curves([read_curves(path)])
+    assert_readable(figure)
+    assert "steps" in said(figure).split("\n") and "ln(" not in said(figure)
+
+
+def test_what_are_no_metrics_is_named(tmp_path: Path) -> None:
+    text, empty = tmp_path / "text", tmp_path / "empty"
+    text.write_text("no\nmetrics")
+    empty.write_text("")
+    for path in (text, empty, tmp_path, tmp_path / "absent"):
+        with pytest.raises(InputError, match=str(path)):
+            read_curves(path)
+
+
+def test_a_running_mean_begins_at_the_first_value() -> None:
+    values = np.arange(200.0)
+    np.testing.assert_allclose(smooth(values)[:5], [0, 0.5, 1, 1.5, 2.5])
+    assert smooth(values)[-1] == pytest.approx(values[-4:].mean())
+
+
+def test_names_are_cut_to_their_place() -> None:
+    assert lines_that_fit("tench, Tinca tinca", 1.0) == ["tench"]
+    assert lines_that_fit("golden retriever", 0.5, 2) == ["golden", "retriever"]
+    for name in NAMES:
+        assert all(width_of(line, False) <= 0.45 for line in lines_that_fit(name, 0.45, 2))
+
+
+def test_png_and_pdf_of_a_column_s_width(tmp_path: Path) -> None:
+    figure = draw_kernels({"towers.0.conv1.weight": torch.rand(12, 3, 11, 11)})
+    png, pdf = save({"kernels": figure}, tmp_path / "figures")
+    with Image.open(png) as image:
+        assert image.width == 300 * COLUMN
+    assert pdf.read_bytes().startswith(b"%PDF")
