@@ -1,0 +1,144 @@
+"""The paper's ablations: python launch/ablate.py --variants base,no-lrn --seeds 0,1,2 --out DIR --data DATA"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import train_imagenet
+from alexnet2012.ablation import estimate
+from alexnet2012.ablation.execution import Execution, slots
+from alexnet2012.ablation.study import ALL, BASE, CROPS, Planned, Run, found_runs
+from alexnet2012.distributed import refuse_pairs
+from alexnet2012.errors import InputError
+from alexnet2012.reporting import ablation
+from alexnet2012.reporting.figures.style import save
+from alexnet2012.reporting.run_directory import write_whole
+from alexnet2012.reporting.run_log import duration
+from command_line import Parser, main
+
+HERE = Path(__file__).parent
+OWN = ("out", "seed", "time_limit", "describe")  # flags of train_imagenet.py that are not a study's to give
+
+
+def flags() -> Parser:
+    parser = Parser("Train variants of the net with everything else equal; flags of train_imagenet.py apply to all.")
+    add = parser.add_argument
+    add("--variants", type=variants, default=list(ALL), help=f"of {', '.join(ALL)}; commas between (default: all)")
+    add("--seeds", type=seeds, default=[0, 1, 2], help="commas between")
+    add("--out", type=Path, help="the study's directory: a run directory each, and the report")
+    add("--jobs", type=int, default=1, help="runs at a time; they split the cores and GPUs")
+    add("--processes", type=int, default=1, help="processes a run, under torchrun")
+    add("--plan", action="store_true", help="print what would run, and for how long, and end")
+    add("--report", type=Path, metavar="DIR", help="rebuild the report of DIR without training")
+    return parser
+
+
+def variants(text: str) -> list[str]:
+    """The base net is always among them: a difference needs it."""
+    names = text.split(",")
+    if unknown := sorted(set(names) - set(ALL)):
+        raise InputError(f"--variants {','.join(unknown)}: must be of {', '.join(ALL)}")
+    return [name for name in ALL if name in {BASE, *names}]
+
+
+def seeds(text: str) -> list[int]:
+    numbers = text.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise InputError(f"--seeds {text}: must be whole numbers with commas between")
+    return sorted({int(number) for number in numbers})
+
+
+def run(given: Namespace, common: list[str]) -> None:
+    if given.report:
+        report(given.report)
+        return
+    if given.out is None or min(given.jobs, given.processes) < 1:
+        raise InputError("--out DIR is needed, and --jobs and --processes must be at least 1; see ablate.py --help")
+    planned = plan(given, common)
+    if given.plan:
+        tell_plan(planned, given.jobs)
+        return
+    given.out.mkdir(parents=True, exist_ok=True)
+    write_whole(given.out / "command.json", json.dumps(sys.argv) + "\n")
+    execution = Execution(lambda one: training(one, given.processes), evaluation, given.jobs, say)
+    try:
+        execution.carry_out(planned)
+    finally:
+        if any(one.finished for one in planned):
+            report(given.out)
+    if execution.stopping:
+        left = sum(not one.finished for one in planned)
+        say(f"stopped with {left} of {len(planned)} runs to finish; the same command goes on")
+
+
+def plan(given: Namespace, common: list[str]) -> list[Planned]:
+    """Every run of the study, seed by seed, so that one cut short has every variant. Raises InputError."""
+    refuse_own_flags(common)
+    planned = []
+    for seed in given.seeds:
+        for variant in given.variants:
+            run = Run.of(given.out, variant, seed)
+            words = (*common, *train_imagenet.flags_of(variant), "--seed", str(seed), "--out", str(run.path))
+            one = Planned(run, train_imagenet.settings(train_imagenet.flags().parse_args(words)), words)
+            if given.processes > 1:
+                refuse_pairs(one.settings.placement, given.processes, given.processes, one.settings.recipe.towers, 0)
+            one.refuse_other_settings()
+            planned.append(one)
+    return planned
+
+
+def refuse_own_flags(common: list[str]) -> None:
+    """Raises InputError for flags that would make runs differ in more than variant and seed."""
+    parser = train_imagenet.flags()
+    given = parser.parse_args(common)
+    changed = [name for name in OWN if getattr(given, name, None) != parser.get_default(name)]
+    if changed or train_imagenet.variants(given):
+        flag = f"--{changed[0].replace('_', '-')}" if changed else train_imagenet.variants(given)[0]
+        raise InputError(f"{flag}: not for all runs; a study has --out, --seeds and --variants")
+
+
+def training(one: Planned, processes: int) -> list[str]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [sys.executable, *(torchrun if processes > 1 else []), str(HERE / "train_imagenet.py"), *one.flags]
+
+
+def evaluation(one: Planned) -> list[str]:
+    checkpoint, settings = one.run.directory.last, one.settings
+    words = [HERE / "evaluate.py", checkpoint, "--data", settings.data, "--crops", CROPS, "--json", one.run.errors]
+    return [sys.executable, *map(str, [*words, "--loader", settings.loader, "--workers", settings.workers])]
+
+
+def tell_plan(planned: list[Planned], jobs: int) -> None:
+    """A line a run, and how long they will take: one training step is timed for it."""
+    speed = estimate.speed(planned[0].settings.recipe, len(slots(jobs)[0].cores))
+    expected = [estimate.seconds(one, speed) for one in planned]
+    for one, time in zip(planned, expected, strict=True):
+        state = "done" if one.finished else "to evaluate" if one.trained else "to train"
+        print(f"{state:11}  {duration(time):>8}  train_imagenet.py {' '.join(one.flags)}")
+    left = sum(not one.finished for one in planned)
+    print(f"{left} of {len(planned)} runs to do, about {duration(sum(expected) / jobs)} with --jobs {jobs}; ", end="")
+    print("estimated from one training step, reading images not counted")
+
+
+def report(directory: Path) -> None:
+    """Write ``ablation.json``, ``ablation.md`` and ``figures/ablation``; print the table."""
+    runs = found_runs(directory)
+    rows = ablation.rows_of(runs)
+    asked = directory / "command.json"
+    command = json.loads(asked.read_text()) if asked.is_file() else []
+    text = ablation.markdown(runs, rows)
+    write_whole(directory / "ablation.json", json.dumps(ablation.summary(runs, rows, command), indent=2) + "\n")
+    write_whole(directory / "ablation.md", text)
+    save({"ablation": ablation.draw(rows)}, directory / "figures")
+    say(text)
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main(lambda: run(*flags().parse_known_args()))

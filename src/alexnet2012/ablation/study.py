@@ -1,0 +1,113 @@
+"""Which nets a study trains, and what is known of each: its run directory says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alexnet2012.errors import InputError
+from alexnet2012.evaluation import ErrorRates
+from alexnet2012.recipe import VARIANTS
+from alexnet2012.reporting.run_directory import RunDirectory
+from alexnet2012.training import Settings
+
+BASE = "base"
+ALL = (BASE, *VARIANTS)  # in the order of the table
+CROPS = 10  # P §4.1
+
+
+class Run:
+    """One net of a study in ``directory``, whose name tells variant and seed: ``no-lrn-seed0``."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = RunDirectory(directory)
+        self.variant, _, seed = directory.name.rpartition("-seed")
+        self.seed = int(seed)
+        self.log = directory.with_suffix(".log")
+        self.errors = directory / "ten_crops.json"
+
+    @classmethod
+    def of(cls, study: Path, variant: str, seed: int) -> Run:
+        return cls(study / f"{variant}-seed{seed}")
+
+    @property
+    def path(self) -> Path:
+        return self.directory.path
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}, seed {self.seed}"
+
+    def config(self) -> dict[str, Any]:
+        return json.loads(self.directory.config.read_text()) if self.directory.config.is_file() else {}
+
+    def trained(self, max_steps: int | None) -> bool:
+        """Whether it has come to its last step, with this limit."""
+        state = json.loads(self.directory.state.read_text())["state"] if self.directory.state.is_file() else None
+        return state == "done" and self.config()["max_steps"] == max_steps
+
+    def rates(self) -> ErrorRates | None:
+        """Its ten-crop errors, once evaluated."""
+        if not self.errors.is_file():
+            return None
+        found = json.loads(self.errors.read_text())
+        return ErrorRates(found["top1_error"], found["top5_error"], found["images"])
+
+    def seconds(self) -> float:
+        """How long its training steps took, in all; validation and saving are not counted."""
+        rows = [json.loads(line) for line in self.directory.metrics.read_text().splitlines()]
+        rows = [row for row in rows if "images_per_second" in row]
+        batch = self.config()["settings"]["recipe.batch_size"]
+        before = [0, *(row["step"] for row in rows)]
+        steps = [row["step"] - first for first, row in zip(before, rows, strict=False)]
+        return sum(count * batch / row["images_per_second"] for count, row in zip(steps, rows, strict=True))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run and the settings it is asked to have."""
+
+    run: Run
+    settings: Settings
+    flags: tuple[str, ...]  # that give train_imagenet.py these settings
+
+    def refuse_other_settings(self) -> None:
+        """Raises InputError, naming the setting, if the run's directory holds a run of other settings."""
+        if recorded := self.run.config():
+            self.run.directory.refuse_other_settings(recorded["settings"], self.settings.identity())
+
+    @property
+    def trained(self) -> bool:
+        return self.run.trained(self.settings.max_steps)
+
+    @property
+    def finished(self) -> bool:
+        return self.trained and self.run.rates() is not None
+
+
+def found_runs(study: Path) -> list[Run]:
+    """The evaluated runs of a study's directory, in the order of the table.
+
+    Raises InputError if there is none, or if two differ in more than their seeds and what their variants change.
+    """
+    names = {f"{variant}-seed" for variant in ALL}
+    directories = [path.parent for path in study.glob("*-seed*/ten_crops.json")]
+    runs = [Run(path) for path in directories if path.name.rstrip("0123456789") in names]
+    if not runs:
+        raise InputError(f"--report {study}: holds no evaluated run; train first, with --variants, --seeds and --out")
+    runs.sort(key=lambda run: (ALL.index(run.variant), run.seed))
+    for run in runs[1:]:
+        refuse_unequal(runs[0], run)
+    return runs
+
+
+def refuse_unequal(one: Run, other: Run) -> None:
+    """Raises InputError, naming the setting, where two runs differ in what no variant of theirs changes."""
+    changed = {f"recipe.{field}" for run in (one, other) for field in VARIANTS.get(run.variant, {})} | {"seed"}
+    first, second = (run.config()["settings"] for run in (one, other))
+    for name in sorted((first.keys() | second.keys()) - changed):
+        if first.get(name) != second.get(name):
+            flag = name.removeprefix("recipe.").replace("_", "-")
+            raise InputError(f"{other.path}: {flag} is {second.get(name)}, in {one.path} {first.get(name)}")

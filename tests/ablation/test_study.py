@@ -1,0 +1,73 @@
+"""What a study's directory says of its runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alexnet2012 import paper_recipe
+from alexnet2012.ablation.study import Planned, Run, found_runs
+from alexnet2012.errors import InputError
+from alexnet2012.training import Settings
+
+
+def write_run(study: Path, variant: str, seed: int, recipe: Any, **config: Any) -> Run:
+    run = Run.of(study, variant, seed)
+    run.path.mkdir(parents=True)
+    settings = Settings("sample", recipe, seed=seed).identity()
+    run.directory.config.write_text(json.dumps({"settings": settings, "max_steps": None, **config}))
+    run.directory.state.write_text(json.dumps({"state": "done"}))
+    run.errors.write_text(json.dumps({"top1_error": 50.0, "top5_error": 25.0, "images": 4}))
+    return run
+
+
+def test_a_run_is_named_by_its_directory(tmp_path: Path) -> None:
+    run = Run.of(tmp_path, "exchange-at-conv4", 12)
+    assert (run.path.name, run.variant, run.seed) == ("exchange-at-conv4-seed12", "exchange-at-conv4", 12)
+    assert not run.trained(None)
+
+
+def test_found_runs_are_in_the_order_of_the_table(tmp_path: Path) -> None:
+    recipe = paper_recipe()
+    for variant, seed in (("no-lrn", 10), ("no-lrn", 2)):
+        write_run(tmp_path, variant, seed, recipe.varied(variant))
+    write_run(tmp_path, "base", 2, recipe)
+    assert [run.name for run in found_runs(tmp_path)] == ["base, seed 2", "no-lrn, seed 2", "no-lrn, seed 10"]
+
+
+def test_runs_that_differ_in_more_than_variant_and_seed_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, "base", 0, paper_recipe())
+    write_run(tmp_path, "no-lrn", 0, paper_recipe(batch_size=64).varied("no-lrn"))
+    with pytest.raises(InputError, match=r"no-lrn-seed0: batch-size is 64, in .*base-seed0 128"):
+        found_runs(tmp_path)
+
+
+def test_a_directory_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no evaluated run"):
+        found_runs(tmp_path)
+
+
+def test_a_run_is_finished_at_its_limit_of_steps_only(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "base", 0, paper_recipe(), max_steps=4)
+    assert Planned(run, Settings("sample", paper_recipe(), max_steps=4), ()).finished
+    assert not Planned(run, Settings("sample", paper_recipe()), ()).trained
+
+
+def test_a_directory_of_other_settings_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "base", 0, paper_recipe())
+    with pytest.raises(InputError, match="batch-size 128, not 64"):
+        Planned(run, Settings("sample", paper_recipe(batch_size=64)), ()).refuse_other_settings()
+
+
+def test_training_time_is_that_of_all_rows(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "base", 0, paper_recipe())
+    rows = [
+        {"step": 10, "images_per_second": 128},
+        {"step": 10, "val_top1_error": 3},
+        {"step": 30, "images_per_second": 64},
+    ]
+    run.directory.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run.seconds() == 10 + 40

@@ -1,0 +1,58 @@
+"""The paper's ablations from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from running import ROOT, SMALL, here, rows
+
+ABLATE = ROOT / "launch" / "ablate.py"
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--variants", "no-relu"), "--variants no-relu: must be of base, no-lrn"),
+        (("--seeds", "0,x"), "--seeds 0,x: must be whole numbers"),
+        (("--seed", "1"), "seed: not for all runs"),
+        (("--no-lrn",), "no-lrn: not for all runs"),
+        (("--epoch", "3"), "unrecognized arguments: --epoch 3"),
+        (("--variants", "one-tower", "--processes", "2"), "one tower cannot be split over processes"),
+        (("--jobs", "0"), "must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path: Path, flags: tuple[str, ...], line: str) -> None:
+    ended = here(ABLATE, "--out", tmp_path / "study", "--data", "sample", *flags)
+    assert ended.code == 2
+    assert line in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_study_from_its_plan_to_its_report(tree: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    asked = ("--out", study, "--variants", "base", "--seeds", "1")
+    words = (ABLATE, *asked, "--data", tree, *SMALL, "--max-steps", "2")
+    plan = here(*words, "--plan")
+    assert plan.code == 0, plan.err
+    assert "1 of 1 runs to do" in plan.out
+    assert not study.exists()
+
+    first = here(*words)
+    assert first.code == 0, first.err
+    assert [row["step"] for row in rows(study / "base-seed1") if "loss" in row] == [1, 2]
+    found = json.loads((study / "ablation.json").read_text())
+    assert [(run["variant"], run["seed"], run["images"]) for run in found["runs"]] == [("base", 1, 15)]
+    assert [row["variant"] for row in found["variants"] if row["runs"]] == ["base"]
+
+    logs = {path: path.read_bytes() for path in study.glob("*.log")}
+    again = here(*words)
+    assert (again.code, {path: path.read_bytes() for path in logs}) == (0, logs)
+
+    table = (study / "ablation.md").read_text()
+    (study / "ablation.md").unlink()
+    assert here(ABLATE, "--report", study).code == 0
+    assert (study / "ablation.md").read_text() == table
+    assert {path.name for path in (study / "figures").iterdir()} == {"ablation.png", "ablation.pdf"}
