@@ -140,6 +140,8 @@ def connected(backend: str, rank: int, processes: int, timeout: float) -> Iterat
         if failure.agreed:
             dist.barrier()
             failure.met = True
+        else:
+            heartbeat.fail(failure)
         raise
     finally:
         heartbeat.close()

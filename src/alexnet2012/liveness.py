@@ -35,6 +35,7 @@ class Beat(NamedTuple):
     operations: int  # begun so far; every rank counts the same ones
     step: int
     operation: str
+    failure: str = ""  # what this rank ends with, if it does
 
 
 class Heartbeat:
@@ -55,8 +56,8 @@ class Heartbeat:
 
     def begin(self, operation: str, step: int | None = None) -> None:
         """The main thread begins ``operation``, which other ranks begin too."""
-        number, operations, last_step, _ = self.beat
-        self.beat = Beat(number, operations + 1, last_step if step is None else step, operation)
+        step = self.beat.step if step is None else step
+        self.beat = self.beat._replace(operations=self.beat.operations + 1, step=step, operation=operation)
 
     def run(self) -> None:
         moved, operations = time.monotonic(), -1
@@ -75,9 +76,20 @@ class Heartbeat:
         self.beat = self.beat._replace(number=self.beat.number + 1)
         self.store.set(f"beat/{self.rank}", json.dumps(self.beat))
 
+    def fail(self, failure: Failure) -> None:
+        """Let the others know what this rank alone ends with."""
+        self.close()
+        self.beat = self.beat._replace(failure=str(failure))
+        self.send()
+
     def lost(self) -> LostRank:
-        """Which rank the others wait for: one whose beat stands still, else the one that is furthest behind."""
+        """Which rank the others wait for: one that failed, one whose beat stands still, else the furthest behind."""
         before = self.everyone()
+        for rank, beat in before.items():
+            if beat.failure:
+                lost = LostRank(f"rank {rank}: {beat.failure}")
+                lost.told = lost.met = True
+                return lost
         time.sleep(3 * INTERVAL)
         after = self.everyone()
         still = [rank for rank in after if before[rank].number == after[rank].number and rank != self.rank]
