@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ["OMP_WAIT_POLICY"] = "passive"  # waiting threads sleep: several processes share the cores
+
 import pytest
 import torch
 

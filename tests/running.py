@@ -1,0 +1,101 @@
+"""Starting the launch files: in this process where that is enough, else as a shell does."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+TRAIN = ROOT / "launch" / "train_imagenet.py"
+SMALL = (
+    *("--loader", "torch", "--workers", "1", "--width", "0.0625", "--batch-size", "6", "--epochs", "4"),
+    *("--lr", "0.001", "--log-every", "1"),
+)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left: the shell's exit code and its two streams."""
+
+    code: int
+    out: str
+    err: str
+
+
+def here(file: Path, *flags: object) -> Ended:
+    """Run ``file`` as ``python file flags`` does, but in this process: seconds less."""
+    out, err = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", [str(file), *map(str, flags)])
+        with pytest.raises(SystemExit) as ending:
+            runpy.run_path(str(file), run_name="__main__")
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    return Ended(ending.value.code or 0, out.getvalue(), err.getvalue())
+
+
+def start(*command: object) -> subprocess.Popen[str]:
+    """Start python with ``command``."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'launch'}:{ROOT / 'tests'}"}
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)], stdout=-1, stderr=-1, text=True, env=environment, cwd=ROOT
+    )
+
+
+def torchrun(processes: int, file: Path, *flags: object) -> Ended:
+    """Run ``file`` under torchrun, on a free port."""
+    process = start("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, file, *flags)
+    out, err = process.communicate(timeout=180)
+    return Ended(process.returncode, out, err)
+
+
+def assert_refused(ended: Ended, *said: object) -> None:
+    """Bad input: exit code 2 and one line, which says all of ``said``."""
+    assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
+    assert ended.err.startswith("error: ")
+    for words in said:
+        assert str(words) in ended.err
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """The rows of ``metrics.jsonl``."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run: Path) -> dict[int, float]:
+    """Loss by step; each step has one row."""
+    found = [(row["step"], row["loss"]) for row in rows(run) if "loss" in row]
+    assert len(found) == len(dict(found))
+    return dict(found)
+
+
+def write_tree(directory: Path, classes: int = 5, train: int = 8, val: int = 3) -> Path:
+    """``train/<class>/*`` and ``val/<class>/*``: small PNG and JPEG files of odd sizes, coloured by class."""
+    random = np.random.default_rng(2012)
+    for split, count in (("train", train), ("val", val)):
+        for label in range(classes):
+            folder = directory / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                write_image(folder / f"{number}.{'png' if number % 2 else 'JPEG'}", label, random)
+    return directory
+
+
+def write_image(path: Path, label: int, random: np.random.Generator) -> None:
+    height, width = random.integers(40, 90, 2)
+    pixels = random.integers(0, 128, (height, width, 3)) + np.array([label * 16, 128 - label * 16, 64])
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
