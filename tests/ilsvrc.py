@@ -12,6 +12,10 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from alexnet2012.data import preparation_workers
+from alexnet2012.data.imagenet_source import open_source
+from alexnet2012.data.preparation import Settings, prepare
+
 WNIDS = [
     f"n{number:08d}"
     for number in (1440764, 1443537, 1530575, 2085620, 2123045, 2510455, 3000684, 3584254, 7753592, 9835506)
@@ -122,6 +126,12 @@ def devkit_files(ilsvrc: Ilsvrc) -> dict[str, bytes]:
         "data/ILSVRC2012_validation_ground_truth.txt": truth.encode(),
         "readme.txt": b"ILSVRC2012",
     }
+
+
+def prepare_forking(source: Path, out: Path, settings: Settings) -> None:
+    """Prepare, in a process to be killed: its workers are forked, so that no server must first import all."""
+    preparation_workers.START = "fork"
+    prepare(open_source(source), out, settings, 2, False, lambda images: None)
 
 
 def _image(random: np.random.Generator, key: str) -> bytes:

@@ -16,7 +16,6 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ilsvrc
 import numpy as np
@@ -39,12 +38,6 @@ TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSV
 def run(source: Path, out: Path, settings: Settings = SETTINGS, workers: int = 2, skip: bool = False) -> Path:
     prepare(open_source(source), out, settings, workers, skip, lambda images: None)
     return out
-
-
-def run_forking(*arguments: Any) -> None:
-    """``run``, in a process of its own: spares each such process a server with its imports."""
-    preparation_workers.START = "fork"
-    run(*arguments)
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -146,7 +139,7 @@ def test_killed_ten_times_and_run_again_gives_the_same_bytes(archives: Path, tmp
     settings, out = Settings(images_per_shard=2), tmp_path / "killed"
     whole = contents(run(archives, tmp_path / "whole", settings))
     for kill in range(10):
-        process = context.Process(target=run_forking, args=(archives, out, settings))
+        process = context.Process(target=ilsvrc.prepare_forking, args=(archives, out, settings))
         process.start()
         while process.is_alive() and len(list(out.glob("*.tar"))) < 3 * kill:  # of 40
             time.sleep(0.002)
@@ -408,7 +401,8 @@ def test_out_is_not_shared(archives: Path, tmp_path: Path, capsys: pytest.Captur
     assert main([str(archives), "--out", str(tmp_path / "mine.txt")]) == 2
     assert_matches(r"mine.txt: cannot be written", one_line(capsys))
     out = tmp_path / "set"
-    other = multiprocessing.get_context("forkserver").Process(target=run_forking, args=(archives, out))
+    arguments = (archives, out, SETTINGS)
+    other = multiprocessing.get_context("forkserver").Process(target=ilsvrc.prepare_forking, args=arguments)
     other.start()
     while not list(out.glob(".preparation/*.npz")):
         time.sleep(0.01)

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 from scipy.io import loadmat
 
-from alexnet2012.data.dataset import IMAGE_SUFFIXES
 from alexnet2012.errors import InputError
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
@@ -30,6 +29,7 @@ MD5 = {  # of the official archives
     DEVKIT: "fa75699e90414af021442c21a62c3abf",
 }
 OFFICIAL = {"train": 1_281_167, "val": 50_000, "classes": 1_000}  # images, images, classes of ILSVRC-2012
+SUFFIXES = (".jpeg", ".jpg", ".png")  # of images, in any case
 TREES = (".", "ILSVRC/Data/CLS-LOC")  # where train/ and val/ may lie: as extracted, Kaggle's
 KEY_BYTES = 96  # what the header of a tar's member holds, less the suffix
 
@@ -182,7 +182,7 @@ def _tar_images(archive: Path, start: int = 0, wnid: str = "") -> Iterator[File]
 
 
 def _is_image(name: PurePosixPath) -> bool:
-    return os.fsencode(name.name).lower().endswith(IMAGE_SUFFIXES) and not name.name.startswith(".")
+    return name.suffix.lower() in SUFFIXES and not name.name.startswith(".")
 
 
 def _tar_members(path: Path, start: int = 0) -> Iterator[tuple[PurePosixPath, int, int]]:
