@@ -1,4 +1,4 @@
-"""The paper's figures of a trained net: python launch/draw_figures.py CHECKPOINT --data DATA --metrics FILE"""
+"""The paper's figures: python launch/draw_figures.py CHECKPOINT --data DATA --metrics FILE | --figure 1 --data DATA"""
 
 from __future__ import annotations
 
@@ -15,18 +15,33 @@ from alexnet2012.errors import InputError
 from alexnet2012.evaluation.evaluate import Passage
 from alexnet2012.evaluation.features import spread
 from alexnet2012.reporting.figures import gallery
+from alexnet2012.reporting.figures.figure1 import claims, draw_figure1
 from alexnet2012.reporting.figures.style import save
 from alexnet2012.trained import TrainedAlexNet, load_checkpoint
+from alexnet2012.training.four_layers import learn_figure1, small_images
 from command_line import Parser, main
+
+CIFAR10 = Path("data/cifar10")  # where figure 1's data of 2012 would lie
 
 
 def flags() -> Parser:
-    parser = Parser("Draw figure 3 of a CHECKPOINT, with --data also figure 4, with --metrics learning curves.")
+    parser = Parser(
+        "Draw figure 3 of a CHECKPOINT, with --data also figure 4; with --metrics learning curves; --figure 1 trains."
+    )
     add = parser.add_argument
     add("checkpoint", nargs="?", type=Path, metavar="CHECKPOINT")
-    add("--data", help="a directory, sample, fashion-mnist or cifar10: figure 4")
+    add("--data", help="a directory, sample, fashion-mnist or cifar10: of figure 4, or 1")
     add("--metrics", nargs="+", type=Path, metavar="FILE", help="metrics.jsonl of one run or several")
     add("--out", type=Path, default=Path("figures"), help="directory for the PNG and PDF files, and for fc7's values")
+    add(
+        "--figure",
+        type=int,
+        choices=(1,),
+        help="1: train the small nets of figure 1 (default data: cifar10 if there, else fashion-mnist)",
+    )
+    add("--epochs", type=int, default=10, help="of each net of figure 1; there are nine")
+    add("--images", type=int, help="training images for figure 1 (default: all)")
+    add("--seed", type=int, default=0, help="of figure 1's nets")
     add("--neighbours-among", type=int, metavar="N", help="training images to compare (default: all; 16 KB each)")
     add("--batch-size", type=int, default=128)
     add("--loader", default="dali", choices=("dali", "torch"))
@@ -37,17 +52,20 @@ def flags() -> Parser:
 def arguments() -> Namespace:
     """The flags, as far as they can be checked without files."""
     given = flags().parse_args()
-    if not (given.checkpoint or given.metrics):
-        raise InputError("nothing to draw; give a CHECKPOINT, --metrics FILE, or both")
-    if given.data and not given.checkpoint:
+    if not (given.checkpoint or given.metrics or given.figure):
+        raise InputError("nothing to draw; give a CHECKPOINT, --metrics FILE, both, or --figure 1")
+    if given.data and not (given.checkpoint or given.figure):
         raise InputError("--data: needs a CHECKPOINT to draw figure 4 of")
-    if min(given.batch_size, given.workers, given.neighbours_among or 1) < 1:
-        raise InputError("--batch-size, --workers and --neighbours-among: must be at least 1")
+    for name in ("batch_size", "workers", "neighbours_among", "epochs", "images"):
+        if getattr(given, name) is not None and getattr(given, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(given, name)}: must be at least 1")
     return given
 
 
 def run(given: Namespace) -> None:
     figures = gallery.curves(given.metrics) if given.metrics else {}
+    if given.figure == 1:
+        figures |= figure1(given)
     if given.checkpoint:
         net = load_checkpoint(given.checkpoint)
         figures |= gallery.kernels(net) | (figure4(net, given) if given.data else {})
@@ -57,6 +75,19 @@ def run(given: Namespace) -> None:
         raise InputError(f"--out {given.out}: cannot be written ({error.strerror})") from error
     for path in paths:
         print(path)
+
+
+def figure1(given: Namespace) -> dict[str, Figure]:
+    """ReLU and tanh on small images, and the same net with LRN. Raises InputError for other data."""
+    data = given.data or ("cifar10" if CIFAR10.is_dir() else "fashion-mnist")
+    there = "" if given.data else f" ({CIFAR10} is {'there' if data == 'cifar10' else 'not there'})"
+    print(f"figure 1 on {data}{there}, {given.epochs} epochs of each net", flush=True)
+    train, val = (open_dataset(data, split) for split in ("train", "val"))
+    images = small_images(train, val, given.images)
+    learned = learn_figure1(*images, len(train.classes), given.epochs, given.seed, lambda line: print(line, flush=True))
+    for line in claims(learned):
+        print(line)
+    return {"figure1": draw_figure1(learned, data, len(images[0].labels))}
 
 
 def figure4(net: TrainedAlexNet, given: Namespace) -> dict[str, Figure]:

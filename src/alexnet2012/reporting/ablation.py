@@ -152,7 +152,7 @@ def in_2012(variant: str, top: int) -> str:
 def draw(rows: Sequence[Row]) -> Figure:
     """Top-1 differences to base: each seed, their mean with its standard error, and that of 2012."""
     rows = [row for row in rows if row.variant != BASE]
-    figure = new_figure(0.8 + 0.22 * len(rows))
+    figure = new_figure(0.8 + 0.22 * len(rows), "constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
         draw_row(axes, place, row)
