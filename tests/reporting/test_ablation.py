@@ -54,5 +54,5 @@ def test_2012_stands_beside(variant: str, top: int, text: str) -> None:
 def test_the_plot_says_what_was_not_measured() -> None:
     axes = draw(make_rows(ERRORS)).axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
-    silent = [names[round(text.xy[1])] for text in axes.texts if text.get_text() == NOT_MEASURED]
-    assert set(names) - set(silent) == {"no-lrn", "tanh"}
+    assert [name for name in names if NOT_MEASURED not in name] == ["no-lrn", "tanh"]
+    assert len(names) == len(ERRORS) + 7

@@ -157,10 +157,9 @@ def draw(rows: Sequence[Row]) -> Figure:
     for place, row in enumerate(rows):
         draw_row(axes, place, row)
     axes.axvline(0, color="black", linewidth=0.5)
-    axes.set_yticks(range(len(rows)), [row.variant for row in rows])
-    axes.invert_yaxis()
+    axes.set_yticks(range(len(rows)), [row.variant + ("" if row.differences else f"\n{NOT_MEASURED}") for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set(xlabel="top-1 error above the base net's, percentage points")
-    axes.margins(x=0.15)
     ours = Line2D([], [], color=COLORS[0], marker="o", markersize=3, linewidth=0.8, label="here, ± standard error")
     theirs = Line2D([], [], color=COLORS[1], marker="D", markersize=3, linewidth=0, fillstyle="none", label="2012")
     figure.legend(handles=[ours, theirs], loc="outside lower center", ncols=2, frameon=False)
@@ -172,9 +171,6 @@ def draw_row(axes: Axes, place: int, row: Row) -> None:
         seeds = [of_seed[0] for of_seed in row.differences.values()]
         axes.plot(seeds, [place] * len(seeds), ".", color=COLORS[0], markersize=2, alpha=0.5)
         axes.errorbar(difference.mean, place, xerr=difference.standard_error, fmt="o", color=COLORS[0], markersize=3)
-    else:
-        axes.annotate(NOT_MEASURED, (1, place), (-2, 0), xycoords=axes.get_yaxis_transform(),
-                      textcoords="offset points", ha="right", va="center", color="grey")  # fmt: skip
     top1 = DIFFERENCES_2012[row.variant].top1
     if top1 is not None:
         axes.plot(top1, place, "D", color=COLORS[1], markersize=3, fillstyle="none")
