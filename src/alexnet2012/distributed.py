@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -123,7 +125,8 @@ def open_layout(
 @contextlib.contextmanager
 def connected(backend: str, rank: int, processes: int, timeout: float) -> Iterator[Heartbeat]:
     """The default process group, with a heartbeat; ranks that fail alike leave together."""
-    store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+    shared, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+    store = fresh_part(shared, rank, processes)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo",
         store=store,
@@ -146,6 +149,27 @@ def connected(backend: str, rank: int, processes: int, timeout: float) -> Iterat
     finally:
         heartbeat.close()
     dist.destroy_process_group()
+
+
+def fresh_part(store: dist.Store, rank: int, processes: int) -> dist.Store:
+    """A part of torchrun's store that no earlier attempt of the run has written to: gloo would meet its addresses.
+
+    Restarted agents count attempts differently, so the processes of this one find each other: rank 0 makes an offer,
+    the others answer it with a number of their own, and know by having it confirmed that the offer is not an old one.
+    """
+    own = secrets.token_hex(8)
+    if rank == 0:
+        store.set("offer", own)
+        for other in range(1, processes):
+            answer = store.get(f"{own}/answer/{other}").decode()
+            store.set(f"{own}/confirmed/{answer}", "")
+        return dist.PrefixStore(own, store)
+    while True:
+        offer = store.get("offer").decode()
+        store.set(f"{offer}/answer/{rank}", own)
+        if store.check([f"{offer}/confirmed/{own}"]):
+            return dist.PrefixStore(offer, store)
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager

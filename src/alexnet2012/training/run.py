@@ -124,12 +124,15 @@ def check(settings: Settings, layout: Layout, directory: RunDirectory) -> Path |
 
 
 def refuse_other_net(saved: dict[str, Any], trainer: Trainer, path: Path) -> None:
-    """Raises InputError for a checkpoint of another width or number of classes."""
+    """Raises InputError for a checkpoint of another width, number of classes or number of training images."""
     width, classes = saved["recipe"]["width"], saved["classes"]
     if width != trainer.recipe.width:
         raise InputError(f"{path}: of width {width:g}, not {trainer.recipe.width:g}; give another --out")
     if classes != trainer.net.classes:
         raise InputError(f"{path}: of {classes} classes, the data has {trainer.net.classes}; give another --out")
+    if saved["images"] != trainer.plan.images:
+        now, then = trainer.plan.images, saved["images"]
+        raise InputError(f"{path}: of {then} training images, the data has {now}; restore them or give another --out")
 
 
 def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirectory, settings: Settings) -> Statistics:

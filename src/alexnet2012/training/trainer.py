@@ -252,6 +252,7 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "recipe": dataclasses.asdict(self.recipe),
             "classes": len(self.train_set.classes),
+            "images": self.plan.images,
             "seed": self.settings.seed,
             "settings": self.settings.identity(),
             **checkpoint.describe_data(self.train_set.classes, self.train_set.statistics),
