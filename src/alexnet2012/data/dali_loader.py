@@ -173,7 +173,12 @@ class DaliLoader:
         pipeline = Pipeline(LARGEST_BATCH, self.workers, device_id, prefetch_queue_depth=1)
         with pipeline:
             given = {name: fn.external_source(name=name) for name in inputs}
-            images = fn.decoders.image(_checked(given["encoded"]), device=decoder, adjust_orientation=False)
+            images = fn.decoders.image(
+                _checked(given["encoded"]),
+                device=decoder,
+                adjust_orientation=False,
+                jpeg_fancy_upsampling=True,  # the GPU's chroma then is the CPU decoders'
+            )
             if "start" in given:
                 images = _resize(images, given)
             if "top" in given:

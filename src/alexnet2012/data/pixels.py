@@ -71,13 +71,15 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 def _resize(image: Image.Image) -> Image.Image:
     """The central square at 256x256, bilinear; shrinking widens the filter (antialiasing).
 
-    Edges are repeated first, as far as the filter reaches: DALI does so, Pillow would cut the filter off.
+    Before shrinking, edges are repeated as far as the filter reaches: DALI does so, Pillow would cut the filter off.
     """
-    margin = math.ceil(min(image.size) / SIDE)
-    pixels = np.asarray(image)
-    pixels = np.pad(pixels, [(margin, margin)] * 2 + [(0, 0)] * (pixels.ndim - 2), mode="edge")
-    left, top, right, bottom = (edge + margin for edge in central_square(*image.size))
-    return Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+    left, top, right, bottom = central_square(*image.size)
+    if (shorter := min(image.size)) > SIDE:
+        margin, pixels = math.ceil(shorter / SIDE), np.asarray(image)
+        widths = [(margin, margin)] * 2 + [(0, 0)] * (pixels.ndim - 2)
+        image = Image.fromarray(np.pad(pixels, widths, mode="edge"))
+        left, top, right, bottom = (edge + margin for edge in (left, top, right, bottom))
+    return image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
 def read_image(dataset: Dataset, index: int) -> tuple[bytes, int]:
