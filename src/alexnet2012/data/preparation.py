@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from alexnet2012.data.imagenet_source import File, Source
-from alexnet2012.data.pixels import SIDE, decode
+from alexnet2012.data.pixels import SIDE, decode, open_image
 from alexnet2012.data.preparation_workers import count_image, run
 from alexnet2012.data.shards import INDEX, MANIFEST, UNFINISHED, ShardWriter, read_json, read_manifest, replacing
 from alexnet2012.data.statistics import Sums
@@ -39,8 +39,7 @@ from alexnet2012.errors import InputError
 SUBSAMPLING = "4:2:0"
 BYTES_PER_IMAGE = 36_000  # in a shard, to check the disk's space by: 29,000 measured
 BYTES_PER_RECORD = 1_700_000  # mostly the sum of a shard's images, 256 x 256 x 3 in int64
-FORMATS = ("JPEG", "MPO")  # MPO: a JPEG with another behind it
-GREY = ("1", "L", "LA", "I;16")
+GREY = ("1", "L", "LA", "I", "I;16")  # Pillow's modes
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ class PreparedImage:
 
     jpeg: bytes
     pixels: NDArray[np.uint8]  # (256, 256, 3), of ``jpeg`` decoded again
-    oddities: list[str]  # what its source was: grey, cmyk, a format other than JPEG
+    oddities: list[str]  # what its source was: cmyk, grey, png
 
 
 def prepare_image(encoded: bytes, quality: int) -> PreparedImage:
@@ -170,9 +169,8 @@ def prepare_image(encoded: bytes, quality: int) -> PreparedImage:
 
     Raises OSError or another exception of Pillow for bytes that are no whole image.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
-        kinds = {str(image.format).lower(): image.format not in FORMATS, "cmyk": image.mode == "CMYK"}
-        kinds["grey"] = image.mode in GREY
+    with open_image(encoded) as image:
+        kinds = {"cmyk": image.mode == "CMYK", "grey": image.mode in GREY, "png": image.format == "PNG"}
     stored = io.BytesIO()
     Image.fromarray(decode(encoded)).save(stored, "JPEG", quality=quality, subsampling=SUBSAMPLING)
     return PreparedImage(stored.getvalue(), decode(stored.getvalue()), [kind for kind in kinds if kinds[kind]])
@@ -186,8 +184,9 @@ def _prepare_file(file: File, shard: Shard) -> PreparedImage | None:
     except Exception as error:
         if shard.skip_unreadable:
             return None
+        reason = str(error).partition(" <_io")[0]
         raise InputError(
-            f"{file}: no readable image ({error}); replace it, or leave such images out with --skip-unreadable"
+            f"{file}: no readable JPEG or PNG ({reason}); replace it, or leave such images out with --skip-unreadable"
         ) from error
 
 

@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from alexnet2012.data.imagenet_source import MD5, OFFICIAL, Source, md5
-from alexnet2012.data.pixels import SIDE, decode
+from alexnet2012.data.pixels import SIDE, decode, open_image
 from alexnet2012.data.preparation import Settings, Shard, plan_shards
 from alexnet2012.data.preparation_workers import count_image, run
 from alexnet2012.data.shards import ShardDataset, read_manifest
@@ -135,7 +134,7 @@ def _stored_images(content: bytes) -> list[StoredImage]:
 def _decode_stored(jpeg: bytes) -> NDArray[np.uint8] | None:
     """Pixels (256, 256, 3), or None if it is anything but a whole RGB JPEG of that size."""
     try:
-        with Image.open(io.BytesIO(jpeg)) as image:
+        with open_image(jpeg) as image:
             as_stored = (image.format, image.mode, image.size) == ("JPEG", "RGB", (SIDE, SIDE))
         return decode(jpeg) if as_stored else None
     except Exception:  # Pillow's are many
