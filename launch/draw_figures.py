@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.progress import Progress
 
 from alexnet2012.data import open_dataset
 from alexnet2012.errors import InputError
@@ -20,6 +17,7 @@ from alexnet2012.reporting.figures.style import save
 from alexnet2012.trained import TrainedAlexNet, load_checkpoint
 from alexnet2012.training.four_layers import learn_figure1, small_images
 from command_line import Parser, main
+from outputs import progress
 
 CIFAR10 = Path("data/cifar10")  # where figure 1's data of 2012 would lie
 
@@ -98,9 +96,8 @@ def figure4(net: TrainedAlexNet, given: Namespace) -> dict[str, Figure]:
     train, val = train.with_statistics(net.statistics), val.with_statistics(net.statistics)
     train = spread(train, given.neighbours_among or len(train))
     passage = Passage(1, given.batch_size, given.loader, given.workers)
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("fc7 of the training images", total=len(train))
-        near = gallery.neighbours(net, train, val, given.out, passage, lambda done: bar.advance(task, done))
+    with progress("fc7 of the training images", len(train)) as done:
+        near = gallery.neighbours(net, train, val, given.out, passage, done)
     return gallery.guesses(net, val) | near
 
 

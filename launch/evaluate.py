@@ -17,7 +17,7 @@ from alexnet2012.evaluation.predictions import load_alike, write_per_class
 from alexnet2012.recipe import RESULTS_2012
 from alexnet2012.trained import TrainedAlexNet, load_checkpoint
 from command_line import Parser, alike, main
-from outputs import output_file, write_whole
+from outputs import output_file, progress, write_whole
 
 ILSVRC_2012 = (50_000, 1_000)  # validation images, classes
 
@@ -68,8 +68,9 @@ def run(given: Namespace) -> None:
         if layout.first:
             print(f"{given.data}, {given.split}: {len(dataset)} images; {layout.describe()}; loader {given.loader}")
         passage = Passage(given.crops, given.batch_size, given.loader, given.workers)
-        with naming_lost_ranks(layout.heartbeat):
-            assessment = assess(nets, [net.statistics for net in nets], given.weights, layout, dataset, passage)
+        statistics = [net.statistics for net in nets]
+        with naming_lost_ranks(layout.heartbeat), progress("images", len(dataset), layout.first) as done:
+            assessment = assess(nets, statistics, given.weights, layout, dataset, passage, done)
         agree(layout, lambda: report(given, assessment))
 
 

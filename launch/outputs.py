@@ -1,11 +1,16 @@
-"""Files that a command is asked to write: refused before the work, written whole."""
+"""What commands write and show: files refused before the work and written whole, a bar on a terminal."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
 
 
 def output_file(text: str) -> Path:
@@ -21,3 +26,11 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(path.name + ".partial")
     write(partial)
     partial.replace(path)
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int, shown: bool = True) -> Iterator[Callable[[int], object]]:
+    """A bar on stderr where that is a terminal; gives what is to be told the number of images just done."""
+    with Progress(console=Console(stderr=True), disable=not (shown and sys.stderr.isatty())) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda images: bar.advance(task, images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,10 +35,12 @@ def assess(
     layout: Layout,
     dataset: Dataset,
     passage: Passage,
+    progress: Callable[[int], object] = lambda images: None,
 ) -> Assessment:
     """Pass ``dataset`` once through all ``nets``: every image is decoded once. The same result on every rank.
 
-    Each net subtracts the mean image of its own ``statistics``; ``weights`` are those of the average.
+    Each net subtracts the mean image of its own ``statistics``; ``weights`` are those of the average. ``progress`` is
+    told the number of images just done.
     """
     each, centre, both = [ErrorCount() for _ in nets], ErrorCount(), ErrorCount()
     rows: list[Tensor] = []
@@ -47,6 +49,7 @@ def assess(
         for count, of_net in zip([*each, both, centre], [*scores[:, 0], *mean], strict=True):
             count.add(of_net, labels)
         rows.append(mean[0].cpu())
+        progress(len(labels))
     labels_of_all = np.asarray(dataset.labels, dtype=np.int64)
     probabilities = torch.cat(rows).numpy()
     kept = Predictions(probabilities, labels_of_all, list(dataset.classes), passage.crops, fingerprint(dataset))
