@@ -58,8 +58,8 @@ def test_names_that_are_no_text_are_read(tmp_path):
 
 
 def test_a_tree_can_be_pickled(tmp_path):
-    copied = pickle.loads(pickle.dumps(open_dataset(tree(tmp_path, GOOD), "train")))
-    assert copied[2] == (b"train/b/2.JPEG", 1)
+    copied = pickle.loads(pickle.dumps(open_dataset(tree(tmp_path, GOOD), "val")))
+    assert copied[1] == (b"val/b/v.PnG", 1)
 
 
 def test_what_is_no_tree_is_refused(tmp_path):
@@ -73,7 +73,7 @@ def test_what_is_no_tree_is_refused(tmp_path):
     assert "class c is in val/ but not in train/" in refusal(tree(tmp_path / "4", [*GOOD, "val/c/1.jpg"]))
     assert "class c is in train/ but not in val/" in refusal(tree(tmp_path / "5", [*GOOD, "train/c/1.jpg"]))
     assert "at least two" in refusal(tree(tmp_path / "6", ["train/a/1.jpg", "val/a/1.jpg"]))
-    assert "at least two" in refusal(tree(tmp_path / "7", ["train/1.jpg", "val/1.jpg"]))
+    assert "val: no class folders" in refusal(tree(tmp_path / "7", ["train/a/1.jpg", "train/b/1.jpg", "val/1.jpg"]))
     assert "test: must be train or val" in refusal("sample", "test")
 
 

@@ -8,6 +8,7 @@ import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -129,10 +130,12 @@ def open_dataset(data: str | Path, split: str) -> Dataset:
         raise InputError(f"split {split}: must be train or val")
     if str(data) == "sample":
         return _open_idx(SAMPLE, split)
+    if str(data) == "fashion-mnist" and DEBIAN_FASHION_MNIST.is_dir():
+        return _open_idx(DEBIAN_FASHION_MNIST, split)
     if str(data) == "fashion-mnist":
-        return _open_fashion_mnist(split)
+        return _open_torchvision("fashion-mnist", "FashionMNIST", split, "apt install dataset-fashion-mnist")
     if str(data) == "cifar10":
-        return _open_cifar10(split)
+        return _open_torchvision("cifar10", "CIFAR10", split, "put cifar-10-python.tar.gz into data/cifar10")
     return _open_directory(Path(data), split)
 
 
@@ -143,40 +146,23 @@ def _open_idx(directory: Path, split: str) -> Dataset:
         pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
     with gzip.open(f"{prefix}-labels-idx1-ubyte.gz") as file:
         labels = np.frombuffer(file.read(), np.uint8, offset=8)
-    training = None if split == "train" else lambda: _open_idx(directory, "train")
+    training = None if split == "train" else partial(_open_idx, directory, "train")
     return ArrayDataset(pixels, labels, list(FASHION_CLASSES), f"{prefix}-images-idx3-ubyte.gz", training)
 
 
-def _open_fashion_mnist(split: str) -> Dataset:
-    """Debian's files if installed, else torchvision's download, kept in ``data/fashion-mnist``."""
-    if DEBIAN_FASHION_MNIST.is_dir():
-        return _open_idx(DEBIAN_FASHION_MNIST, split)
-    from torchvision.datasets import FashionMNIST
+def _open_torchvision(name: str, kind: str, split: str, advice: str) -> Dataset:
+    """A data set of torchvision's in ``data/<name>``, downloaded if absent."""
+    from torchvision import datasets
 
-    root = Path("data/fashion-mnist")
-    try:
-        FashionMNIST(root, download=True)
+    root = Path("data") / name
+    try:  # CIFAR-10 comes as pickles: torchvision loads them only when their md5 is the published one
+        images = getattr(datasets, kind)(root, train=split == "train", download=True)
     except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"fashion-mnist: not in {DEBIAN_FASHION_MNIST} and not to be downloaded ({error}); "
-            "apt install dataset-fashion-mnist"
-        ) from error
-    return _open_idx(root / "FashionMNIST" / "raw", split)
-
-
-def _open_cifar10(split: str) -> Dataset:
-    """torchvision's files in ``data/cifar10``, downloaded if absent."""
-    from torchvision.datasets import CIFAR10
-
-    root = Path("data/cifar10")
-    try:  # the format is pickles; torchvision loads them only when their md5 is the published one
-        images = CIFAR10(root, train=split == "train", download=True)
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"cifar10: not in {root} and not to be downloaded ({error}); put cifar-10-python.tar.gz into {root}"
-        ) from error
-    training = None if split == "train" else lambda: _open_cifar10("train")
-    return ArrayDataset(images.data, np.asarray(images.targets), images.classes, f"cifar10 {split}", training)
+        reason = " ".join(str(error).split())
+        raise InputError(f"{name}: not in {root}, and cannot be downloaded ({reason}); {advice}") from error
+    training = None if split == "train" else partial(_open_torchvision, name, kind, "train", advice)
+    pixels, labels = np.asarray(images.data), np.asarray(images.targets)
+    return ArrayDataset(pixels, labels, list(images.classes), f"{name} {split}", training)
 
 
 def _open_directory(directory: Path, split: str) -> Dataset:
@@ -196,7 +182,7 @@ def _open_tree(directory: Path, split: str) -> Dataset:
         raise InputError(f"{directory}: class {different[0]} is in {there}/ but not in {missing}/")
     if len(train) < 2:
         raise InputError(f"{directory / 'train'}: holds {len(train)} class folder; at least two are needed")
-    training = None if split == "train" else lambda: _open_tree(directory, "train")
+    training = None if split == "train" else partial(_open_tree, directory, "train")
     return TreeDataset(directory / split, train, training)
 
 
@@ -205,7 +191,10 @@ def _class_names(directory: Path) -> list[str]:
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; the data must hold train/<class>/ and val/<class>/")
     with os.scandir(directory) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir())
+        names = sorted(entry.name for entry in entries if entry.is_dir())
+    if not names:
+        raise InputError(f"{directory}: no class folders; data_prep/prepare_imagenet.py reads ImageNet's other layouts")
+    return names
 
 
 def _image_names(directory: Path) -> list[bytes]:

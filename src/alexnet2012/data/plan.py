@@ -104,7 +104,7 @@ def _uniform(seed: int, epoch: int, first: int, last: int) -> NDArray[np.float64
     """Positions ``first`` to ``last`` of an epoch: (n, DRAWS) numbers in the open interval (0, 1)."""
     generator = _philox(seed, VIEW, epoch, first * DRAWS // 4)
     raw = generator.random_raw((last - first) * DRAWS).reshape(-1, DRAWS)
-    return ((raw >> 11).astype(np.float64) + 0.5) * 2.0**-53
+    return ((raw >> 12).astype(np.float64) + 0.5) * 2.0**-52  # 52 bits and a half: never rounded up to 1
 
 
 @lru_cache(maxsize=1)
