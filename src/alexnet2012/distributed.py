@@ -79,9 +79,7 @@ class Layout:
         """``net`` with its gradients averaged over the replicas, bucket by bucket while backward runs."""
         if self.replicas == 1:
             return net
-        return DistributedDataParallel(
-            net, process_group=self.groups["replicas"], broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        return DistributedDataParallel(net, process_group=self.groups["replicas"], gradient_as_bucket_view=True)
 
     def describe(self) -> str:
         """One line for the start of a run."""
