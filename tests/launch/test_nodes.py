@@ -1,0 +1,58 @@
+"""Two "nodes": two torchrun agents on loopback, two processes each, as on two machines."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from running import ROOT, SMALL, TRAIN, losses
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def agent(port: int, log: Path, *flags: object) -> subprocess.Popen[bytes]:
+    """One node's torchrun; the first to come hosts the rendezvous."""
+    node = ("--nnodes", 2, "--nproc-per-node", 2, "--max-restarts", 3, "--rdzv-backend", "c10d", "--rdzv-id", "test")
+    command = (sys.executable, "-m", "torch.distributed.run", *node, "--rdzv-endpoint", f"127.0.0.1:{port}", TRAIN)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*map(str, (*command, *SMALL, *flags))],
+            stdout=output,
+            stderr=output,
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+        )
+
+
+def wait_for_rows(run: Path, count: int) -> None:
+    metrics, deadline = run / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") >= count) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert metrics.exists()
+
+
+def test_two_nodes_train_as_one_and_a_lost_node_comes_back(tree: Path, one_process: Path, tmp_path: Path) -> None:
+    run, port = tmp_path / "run", free_port()
+    flags = ("--data", tree, "--out", run, "--max-steps", 20, "--checkpoint-every", 2, "--collective-timeout", 60)
+    host = agent(port, tmp_path / "host.log", *flags)
+    time.sleep(1)  # so that it is the one that hosts the store
+    other = agent(port, tmp_path / "other.log", *flags)
+    wait_for_rows(run, 5)
+    other.kill()
+    other.wait()
+    time.sleep(20)  # torchrun's rendezvous takes 15 s to count a silent node out, and errs if it comes back sooner
+    other = agent(port, tmp_path / "other.log", *flags)
+    codes = [process.wait(timeout=240) for process in (host, other)]
+    logs = [(tmp_path / name).read_text()[-3000:] for name in ("host.log", "other.log")]
+    assert codes == [0, 0], logs
+    assert losses(run) == pytest.approx(losses(one_process), rel=1e-4)
+    assert "going on at step" in (tmp_path / "host.log").read_text() + (tmp_path / "other.log").read_text()
