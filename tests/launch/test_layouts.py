@@ -1,0 +1,90 @@
+"""One, two and four processes, and replicas of both towers, train the same net."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from running import SMALL, TRAIN, here, losses, rows, torchrun
+
+from alexnet2012.training import checkpoint
+
+HOLDINGS = Path(__file__).with_name("train_and_tell_holdings.py")
+GOLDEN = Path(__file__).with_name("golden_losses.json")
+LAYOUTS = {"two": (2, ()), "four": (4, ()), "together": (2, ("--placement", "together"))}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def other(request: pytest.FixtureRequest, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of ``one_process`` in another layout."""
+    processes, flags = LAYOUTS[request.param]
+    run = tmp_path_factory.mktemp("runs") / request.param
+    ended = torchrun(processes, HOLDINGS, *SMALL, *flags, "--data", tree, "--out", run, "--max-steps", 20)
+    assert ended.code == 0, ended.err
+    return run
+
+
+def test_losses_are_those_of_one_process(one_process: Path, other: Path) -> None:
+    """Dropout, crops, reflections and colour noise on; five classes. Float32 sums in another order: 1e-4."""
+    expected = losses(one_process)
+    assert list(expected) == list(range(1, 21))
+    assert losses(other) == pytest.approx(expected, rel=1e-4)
+
+
+def test_weights_and_velocities_are_those_of_one_process(one_process: Path, other: Path) -> None:
+    """Losses of 20 small steps would not show a gradient counted twice; velocities do.
+
+    To 1 % of a tensor's largest: conv1's biases sum 3,025 places that nearly cancel, in float32 in another order.
+    """
+    expected, saved = (checkpoint.load(run / "checkpoints" / "last.pt") for run in (one_process, other))
+    for kind in ("weights", "velocities"):
+        assert saved[kind].keys() == expected[kind].keys()
+        for name, value in expected[kind].items():
+            assert (saved[kind][name] - value).abs().max() <= 0.01 * value.abs().max(), name
+
+
+def test_validation_counts_every_image_once(one_process: Path, other: Path) -> None:
+    expected, found = ([row for row in rows(run) if "val_top1_error" in row] for run in (one_process, other))
+    assert [row["step"] for row in expected] == [row["step"] for row in found] == [6, 12, 18]
+    for ours, theirs in zip(expected, found, strict=True):
+        assert ours["val_top5_error"] == theirs["val_top5_error"] == 0  # of five classes
+        assert abs(ours["val_top1_error"] - theirs["val_top1_error"]) <= 100 / 15 + 1e-9  # one near tie of 15
+
+
+def test_each_process_holds_its_towers_and_nothing_else(one_process: Path, other: Path) -> None:
+    whole = set(checkpoint.load(one_process / "checkpoints" / "last.pt")["weights"])
+    held = [json.loads(path.read_text()) for path in sorted(other.glob("held-*.json"))]
+    assert len(held) == LAYOUTS[other.name][0]
+    for rank, names in enumerate(held):
+        own = {name for name in whole if other.name == "together" or name.startswith(f"towers.{rank % 2}.")}
+        assert set(names["parameters"]) == set(names["velocities"]) == own
+
+
+def test_the_losses_are_the_recorded_ones_in_one_process_and_in_two(tmp_path: Path) -> None:
+    """On the sample. The second run finds the statistics of the first: the slow part, and not what is tested."""
+    recorded = dict(enumerate(json.loads(GOLDEN.read_text())["losses"], start=1))
+    flags = (*SMALL, "--data", "sample", "--batch-size", 16, "--max-steps", 20)
+    one, two = tmp_path / "one", tmp_path / "two"
+    ended = here(TRAIN, *flags, "--out", one)
+    assert (ended.code, ended.err) == (0, "")
+    assert losses(one) == pytest.approx(recorded, rel=1e-4)
+
+    two.mkdir()
+    for kept in ("config.json", "statistics.npz"):
+        shutil.copy(one / kept, two)
+    ended = torchrun(2, TRAIN, *flags, "--out", two)
+    assert ended.code == 0, ended.err
+    assert losses(two) == pytest.approx(recorded, rel=1e-4)
+
+
+def test_dali_feeds_one_process_and_two_alike(one_process: Path, tree: Path, tmp_path: Path) -> None:
+    """Resized pixels differ from Pillow's by a rounding, so the torch loader's losses are near, not equal."""
+    flags = (*SMALL, "--loader", "dali", "--data", tree, "--max-steps", 8)
+    one, two = tmp_path / "one", tmp_path / "two"
+    ended = here(TRAIN, *flags, "--out", one), torchrun(2, TRAIN, *flags, "--out", two)
+    assert [each.code for each in ended] == [0, 0], ended
+    assert losses(two) == pytest.approx(losses(one), rel=1e-4)
+    with_torch = losses(one_process)
+    assert losses(one) == pytest.approx({step: with_torch[step] for step in range(1, 9)}, rel=0.01)

@@ -1,0 +1,163 @@
+"""A run that is stopped, in any way, goes on as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from running import SMALL, TRAIN, assert_refused, here, losses, rows, start, torchrun
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from alexnet2012.training import checkpoint
+
+STEPS = ("--max-steps", 20)
+
+
+def last(run: Path) -> dict:
+    return checkpoint.load(run / "checkpoints" / "last.pt")
+
+
+def state(run: Path) -> tuple[str, int]:
+    said = json.loads((run / "state.json").read_text())
+    return said["state"], said["step"]
+
+
+def assert_same_to_the_bit(run: Path, whole: Path) -> None:
+    """Every row once, the same losses, errors, weights and velocities."""
+
+    def measured(run: Path) -> list[tuple]:
+        names = ("step", "epoch", "loss", "train_top1_error", "lr", "val_top1_error", "val_top5_error")
+        return [tuple(row.get(name) for name in names) for row in rows(run)]
+
+    assert measured(run) == measured(whole)
+    for kind in ("weights", "velocities"):
+        assert all(torch.equal(value, last(whole)[kind][name]) for name, value in last(run)[kind].items())
+
+
+@pytest.fixture(scope="module")
+def killed(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run killed with SIGKILL once it has reported a random step."""
+    run, step = tmp_path_factory.mktemp("runs") / "killed", random.randint(5, 15)
+    process = start(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run, "--checkpoint-every", 4)
+    metrics = run / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= step):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode == -signal.SIGKILL, err
+    return run
+
+
+def test_after_sigkill_losses_rows_and_events_are_those_of_a_run_never_killed(
+    killed: Path, one_process: Path, tree: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(killed, tmp_path / "run")
+    ended = here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run, "--checkpoint-every", 4)
+    assert (ended.code, ended.err) == (0, "")
+    assert "going on at step" in ended.out
+    assert_same_to_the_bit(run, one_process)
+    assert state(run) == ("done", 20)
+
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    for name, steps in (("loss", list(range(1, 21))), ("val_top1_error", [6, 12, 18])):
+        assert [event.step for event in events.Scalars(name)] == steps
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx(list(losses(run).values()))
+    assert [event.step for event in events.Images("conv1 kernels")][-1] == 20
+
+
+def test_after_sigkill_two_processes_go_on(killed: Path, one_process: Path, tree: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(killed, tmp_path / "run")
+    ended = torchrun(2, TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run)
+    assert ended.code == 0, ended.err
+    assert losses(run) == pytest.approx(losses(one_process), rel=1e-4)
+    assert list(losses(run)) == list(range(1, 21))
+
+
+def test_a_row_cut_short_by_the_kill_is_dropped(killed: Path, one_process: Path, tree: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(killed, tmp_path / "run")
+    with (run / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"step": 3, "epo')
+    assert here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run).code == 0
+    assert losses(run) == losses(one_process)
+
+
+def test_a_broken_last_checkpoint_costs_the_steps_behind_it_only(
+    killed: Path, one_process: Path, tree: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(killed, tmp_path / "run")
+    assert here(TRAIN, *SMALL, "--max-steps", 17, "--data", tree, "--out", run).code == 0
+    newest = max(run.glob("checkpoints/step-*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    ended = here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run)
+    assert ended.code == 0
+    assert ended.err.count("\n") == ended.err.count("passed over") == 1
+    assert_same_to_the_bit(run, one_process)
+
+
+@pytest.fixture(scope="module")
+def pieces(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run in pieces, what may change between them changing."""
+    run = tmp_path_factory.mktemp("runs") / "pieces"
+    for flags in (
+        ("--max-steps", 5),
+        ("--max-steps", 6, "--workers", 2),
+        ("--max-steps", 13, "--checkpoint-every", 3, "--placement", "together"),
+        ("--time-limit", 1e-6),
+        STEPS,
+    ):
+        ended = here(TRAIN, *SMALL, *flags, "--data", tree, "--out", run)
+        assert (ended.code, ended.err) == (0, "")
+        if "--time-limit" in flags:
+            assert state(run) == ("preempted", 14)
+    return run
+
+
+def test_a_run_in_pieces_is_the_run_in_one(pieces: Path, one_process: Path) -> None:
+    assert_same_to_the_bit(pieces, one_process)
+
+
+def test_the_best_checkpoint_is_the_epoch_of_the_lowest_error(pieces: Path) -> None:
+    validated = [row for row in rows(pieces) if "val_top1_error" in row]
+    lowest = min(validated, key=lambda row: row["val_top1_error"])  # the first of equals
+    best = checkpoint.load(pieces / "checkpoints" / "best.pt")
+    assert (best["step"], best["best_top1_error"]) == (lowest["step"], lowest["val_top1_error"])
+    assert last(pieces)["best_top1_error"] == lowest["val_top1_error"]
+    assert last(pieces)["step"] == 20
+
+
+@pytest.mark.parametrize("steps", [STEPS, ("--max-steps", 6)])
+def test_a_finished_run_says_so(one_process: Path, tree: Path, steps: tuple[str, int]) -> None:
+    before = (one_process / "metrics.jsonl").read_text()
+    ended = here(TRAIN, *SMALL, *steps, "--data", tree, "--out", one_process)
+    assert (ended.code, ended.err) == (0, "")
+    assert "already trained to step 20" in ended.out
+    assert (one_process / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (("--seed", 1), "seed 0, not 1"),
+        (("--lr", 0.002), "lr 0.001, not 0.002"),
+        (("--width", 0.125), "width 0.0625, not 0.125"),
+        (("--batch-size", 8), "batch-size 6, not 8"),
+        (("--epochs", 5), "epochs 4, not 5"),
+        (("--schedule", "constant"), "schedule steps, not constant"),
+        (("--precision", "bf16"), "precision fp32, not bf16"),
+        (("--data", "sample"), "data"),
+        (("--no-lrn",), "lrn True, not False"),
+        (("--recipe", "source"), "recipe paper, not source"),
+    ],
+    ids=str,
+)
+def test_other_settings_are_refused_by_name(
+    one_process: Path, tree: Path, flags: tuple[object, ...], named: str
+) -> None:
+    ended = here(TRAIN, *SMALL, "--data", tree, "--out", one_process, *flags)
+    assert_refused(ended, f"holds a run with {named}")
