@@ -9,17 +9,14 @@ from pathlib import Path
 from alexnet2012.data import open_dataset
 from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout
 from alexnet2012.errors import InputError
-from alexnet2012.evaluation import ErrorRates
 from alexnet2012.evaluation.crops import CROPS
 from alexnet2012.evaluation.ensemble import Assessment, assess, assess_kept, checked_weights
 from alexnet2012.evaluation.evaluate import Passage
 from alexnet2012.evaluation.predictions import load_alike, write_per_class
-from alexnet2012.recipe import RESULTS_2012
+from alexnet2012.reporting.error_table import summary, table
 from alexnet2012.trained import TrainedAlexNet, load_checkpoint
 from command_line import Parser, alike, main
 from outputs import output_file, progress, write_whole
-
-ILSVRC_2012 = (50_000, 1_000)  # validation images, classes
 
 
 def flags() -> Parser:
@@ -66,7 +63,7 @@ def run(given: Namespace) -> None:
         dataset = open_dataset(given.data, given.split)
         nets = [load_in(layout, path) for path in given.checkpoints]
         if layout.first:
-            print(f"{given.data}, {given.split}: {len(dataset)} images; {layout.describe()}; loader {given.loader}")
+            announce(given, layout, nets)
         passage = Passage(given.crops, given.batch_size, given.loader, given.workers)
         statistics = [net.statistics for net in nets]
         with naming_lost_ranks(layout.heartbeat), progress("images", len(dataset), layout.first) as done:
@@ -89,11 +86,18 @@ def load_in(layout: Layout, path: Path) -> TrainedAlexNet:
     return load_checkpoint(path, layout.devices, layout.exchange(2) if layout.split else None)
 
 
+def announce(given: Namespace, layout: Layout, nets: list[TrainedAlexNet]) -> None:
+    """What was chosen, once."""
+    for path, net in zip(given.checkpoints, nets, strict=True):
+        print(f"net      {path}: recipe {net.recipe.name}, width {net.recipe.width:g}, {net.classes} classes")
+    print(f"data     {given.data}, {given.split}; loader {given.loader}, {given.workers} decoding threads a process")
+    print(f"devices  {layout.describe()}", flush=True)
+
+
 def report(given: Namespace, assessment: Assessment) -> None:
     """Print the errors and write the files asked for."""
     members, kept = given.average or given.checkpoints, assessment.predictions
-    for line in table(members, assessment):
-        print(line, flush=True)
+    print("\n".join(table(members, assessment)), flush=True)
     if given.json:
         text = json.dumps(summary(members, assessment), indent=2) + "\n"
         write_whole(given.json, lambda path: path.write_text(text))
@@ -101,56 +105,6 @@ def report(given: Namespace, assessment: Assessment) -> None:
         write_whole(given.predictions, kept.save)
     if given.per_class:
         write_whole(given.per_class, lambda path: write_per_class(kept, path))
-
-
-def table(members: list[Path], assessment: Assessment) -> list[str]:
-    """The errors in percent; beside them those of 2012 where the data are ILSVRC-2012's."""
-    crops = assessment.predictions.crops
-    both = f"{len(members)} averaged, " if len(members) > 1 else ""
-    rows: list[tuple[str, int, int, ErrorRates]] = []
-    if both:
-        rows += [(f"{path}, {views(crops)}", 1, crops, r) for path, r in zip(members, assessment.each, strict=True)]
-    if assessment.centre and crops > 1:
-        rows.append((both + views(1), len(members), 1, assessment.centre))
-    rows.append((both + views(crops), len(members), crops, assessment.average))
-    width = max(len(name) for name, *_ in rows)
-    then = "   2012: top-1, top-5" if is_ilsvrc_2012(assessment) else ""
-    lines = [f"{'error in percent':{width}}   top-1   top-5{then}"]
-    for name, nets, of_crops, rates in rows:
-        in_2012 = f"   {results_2012(nets, of_crops)}" if then else ""
-        lines.append(f"{name:{width}}  {rates.top1_error:6.2f}  {rates.top5_error:6.2f}{in_2012}")
-    return [*lines, f"{assessment.average.images} images"]
-
-
-def views(crops: int) -> str:
-    return "centre crop" if crops == 1 else "ten crops"
-
-
-def is_ilsvrc_2012(assessment: Assessment) -> bool:
-    return assessment.predictions.probabilities.shape == ILSVRC_2012
-
-
-def results_2012(nets: int, crops: int) -> str:
-    """What 2012 measured with as many nets and crops, on ILSVRC-2012 or else on the data of the year it did."""
-    found = [result for result in RESULTS_2012 if (result.nets, result.crops) == (nets, crops)]
-    if not found:
-        return "not measured"
-    one = found[0]
-    where = "" if one.data == "ILSVRC-2012 validation" else f" on {one.data}"
-    return f"{one.top1_error}, {one.top5_error}{where}"
-
-
-def summary(members: list[Path], assessment: Assessment) -> dict[str, object]:
-    """The errors for a program."""
-    crops = assessment.predictions.crops
-    result: dict[str, object] = {**vars(assessment.average), "crops": crops}
-    if assessment.centre and crops > 1:
-        result["centre_crop"] = vars(assessment.centre)
-    if len(members) > 1:
-        result["each"] = [
-            {"file": str(path), **vars(rates)} for path, rates in zip(members, assessment.each, strict=True)
-        ]
-    return result
 
 
 if __name__ == "__main__":

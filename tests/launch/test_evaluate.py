@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import runpy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,6 @@ from checkpoints import by_hand, error_by_hand, write_checkpoint
 from running import ROOT, Ended, here, torchrun, write_tree
 
 from alexnet2012.data import open_dataset
-from alexnet2012.evaluation.ensemble import Assessment
-from alexnet2012.evaluation.errors import ErrorRates
 from alexnet2012.evaluation.predictions import Predictions
 
 EVALUATE = ROOT / "launch" / "evaluate.py"
@@ -132,18 +129,3 @@ def test_bad_input_is_one_line_and_code_2(tree: Path, nets: list[Path], tmp_path
         ended = here(EVALUATE, *flags)
         assert (ended.code, ended.out) == (2, ""), flags
         assert ended.err.startswith("error: ") and ended.err.count("\n") == 1 and reason in ended.err
-
-
-def test_errors_of_ilsvrc_2012_stand_beside_those_of_2012() -> None:
-    table = runpy.run_path(str(EVALUATE))["table"]
-    kept = Predictions(np.zeros((50_000, 1_000), np.float32), np.zeros(50_000, np.int64), [""] * 1_000, 10, "")
-    rates = ErrorRates(41.04, 18.35, 50_000)
-    one = table([Path("a.pt")], Assessment([rates], ErrorRates(43.2, 20.1, 50_000), kept, rates))
-    assert [line.split() for line in one[1:3]] == [
-        ["centre", "crop", "43.20", "20.10", "39.0,", "18.3", "on", "ILSVRC-2010", "test"],
-        ["ten", "crops", "41.04", "18.35", "40.7,", "18.2"],
-    ]
-    five = table([Path(f"{n}.pt") for n in range(5)], Assessment([rates] * 5, rates, kept, rates))
-    assert five[7].split()[-2:] == ["38.1,", "16.4"] and "not measured" in five[6]
-    fewer = Predictions(kept.probabilities[:9], kept.labels[:9], kept.class_names, 10, "")
-    assert "2012" not in "\n".join(table([Path("a.pt")], Assessment([rates], rates, fewer, rates)))
