@@ -20,7 +20,7 @@ from alexnet2012.reporting.run_log import duration
 from command_line import Parser, main
 
 HERE = Path(__file__).parent
-OWN = ("out", "seed", "time_limit", "describe")  # flags of train_imagenet.py that are not a study's to give
+OWN = ("out", "seed", "time_limit", "describe", "net")  # flags of train_imagenet.py that are not a study's to give
 
 
 def flags() -> Parser:

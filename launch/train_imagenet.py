@@ -11,7 +11,8 @@ from rich.console import Console
 from alexnet2012.data import open_dataset
 from alexnet2012.distributed import TIMEOUT
 from alexnet2012.errors import InputError
-from alexnet2012.network.describe import describe
+from alexnet2012.network.describe import describe, describe_taught
+from alexnet2012.network.taught import TAUGHT
 from alexnet2012.recipe import VARIANTS, Recipe, paper_recipe, source_recipe
 from alexnet2012.reporting.layer_table import layer_table
 from alexnet2012.training import Settings, run
@@ -30,7 +31,7 @@ def flags() -> Parser:
     add("--epochs", type=int, help="(default: the recipe's)")
     add("--batch-size", type=int, help="images a step over all processes (default: the recipe's)")
     add("--lr", type=float, help="rate of the weights (default: the recipe's)")
-    add("--schedule", default="steps", help="steps, plateau or constant")
+    add("--schedule", help="steps, plateau or constant (default: steps, or what --net is taught with)")
     add("--seed", type=int, default=0)
     add("--width", type=float, default=1.0, help="multiplies kernels and neurons")
     add("--max-steps", type=int, help="stop after this step of the run")
@@ -56,6 +57,9 @@ def flags() -> Parser:
     add("--no-color-noise", action="store_true", help="(P §4.1)")
     add("--no-dropout", action="store_true", help="(P §4.2)")
     add("--activation", default="relu", choices=("relu", "tanh"), help="(P §3.1)")
+    add("--net", default="2012", choices=("2012", *TAUGHT), help="or a net that others teach as AlexNet, or before it")
+    add("--early-stop", type=int, metavar="PATIENCE", help="epochs without a better validation error that end the run")
+    add("--val-fraction", type=float, metavar="F", help="share of the training images held back to validate on")
     add("--describe", action="store_true", help="print the net's layers in numbers and end")
     return parser
 
@@ -79,9 +83,25 @@ def flags_of(variant: str) -> tuple[str, ...]:
 
 def recipe(given: Namespace) -> Recipe:
     """The named recipe with its variants and the numbers that flags replace."""
+    if given.net != "2012":
+        refuse_flags_of_2012(given)
+        return replaced(TAUGHT[given.net].recipe(), given)
     if given.recipe not in RECIPES:
         raise InputError(f"--recipe {given.recipe}: must be one of {', '.join(RECIPES)}")
-    named = RECIPES[given.recipe]().varied(*variants(given))
+    return replaced(RECIPES[given.recipe]().varied(*variants(given)), given)
+
+
+def refuse_flags_of_2012(given: Namespace) -> None:
+    """Raises InputError for flags that only the 2012 net has."""
+    parser = flags()
+    for name in ("recipe", "width"):
+        if getattr(given, name) != parser.get_default(name):
+            raise InputError(f"--net {given.net}: has no --{name}")
+    if variants(given):
+        raise InputError(f"--net {given.net}: has no variant {variants(given)[0]}")
+
+
+def replaced(named: Recipe, given: Namespace) -> Recipe:
     named = named if given.lr is None else named.with_lr(given.lr)
     if given.lr_scaling == "linear" and given.batch_size:
         named = named.with_lr(named.lr * given.batch_size / named.batch_size)
@@ -92,9 +112,12 @@ def recipe(given: Namespace) -> Recipe:
 
 def settings(given: Namespace) -> Settings:
     same_name = {field.name for field in dataclasses.fields(Settings)} & vars(given).keys() - {"recipe"}
-    return Settings(
-        recipe=recipe(given), variants=variants(given), **{name: getattr(given, name) for name in same_name}
-    )
+    asked = {name: getattr(given, name) for name in same_name}
+    taught = TAUGHT.get(given.net)
+    for name, usual in (("schedule", "steps"), ("early_stop", None), ("val_fraction", None)):
+        if asked[name] is None:
+            asked[name] = getattr(taught, name) if taught else usual
+    return Settings(recipe=recipe(given), variants=variants(given), **asked)
 
 
 def describe_net(asked: Settings) -> None:
@@ -102,7 +125,8 @@ def describe_net(asked: Settings) -> None:
     recipe, unnamed = asked.recipe, asked.data == flags().get_default("data")
     classes = IMAGENET_CLASSES if unnamed else len(open_dataset(asked.data, "val").classes)
     title = ", ".join([f"recipe {recipe.name}", *asked.variants, f"width {recipe.width:g}", f"{classes} classes"])
-    Console().print(layer_table(title, describe(recipe, classes)))
+    numbers = describe(recipe, classes) if recipe.net == "2012" else describe_taught(recipe, classes)
+    Console().print(layer_table(title, numbers))
 
 
 def start(given: Namespace) -> None:

@@ -25,6 +25,7 @@ LAYERS = CONVOLUTIONS + FULLY_CONNECTED
 class NetworkRecipe:
     """The net. Tuples over layers run in the order of ``LAYERS``; counts are per tower, before ``width``."""
 
+    net: str = "2012"  # or one of network/taught, which reads none of the fields below but ``towers``
     towers: int = 2  # P §3.5
     kernels: tuple[int, ...] = (48, 128, 192, 192, 128)  # conv1..conv5, P §3.5
     kernel_sizes: tuple[int, ...] = (11, 5, 3, 3, 3)  # pixels, P §3.5
@@ -99,6 +100,7 @@ class NetworkRecipe:
 class OptimizationRecipe:
     """The training: stochastic gradient descent with the rate inside the velocity (P §5)."""
 
+    optimizer: str = "paper"  # the velocity holds the rate, P §5; or "sgd", the rate multiplies it: torch.optim.SGD
     batch_size: int = 128  # images, P §5
     epochs: int = 90  # P §5
     lr: float = 0.01  # of the weights, P §5
@@ -134,10 +136,23 @@ class ImageRecipe:
     crop_size: int = 224  # pixels, P §3.5, §4.1
     crop_offsets: int = 32  # offsets a crop can have along one axis: 0..31, P §4.1 (2048 = 32 x 32 x 2)
     reflect: float = 0.5  # probability of the horizontal reflection, P §4.1
+    mean_subtracted: bool = True  # the training set's mean image, P §2
     mean_central: bool = False  # subtract the mean's central crop from every crop; False: the crop's own part, P §2
     color_noise: float = 0.1  # standard deviation of alpha_i, times sqrt(lambda_i); 0: none, P §4.1, S
     color_noise_divisor: float = 1.0  # the noisy image is divided by it
     color_noise_end: int | None = None  # epoch, of ``schedule_epochs``, from which there is no noise
+    channels: int = 3  # 1: images are grey
+    pixel_offset: tuple[float, ...] = (0.0,)  # subtracted from every pixel, a number for all channels or one each
+    pixel_scale: tuple[float, ...] = (1.0,)  # every pixel is divided by it
+
+    @property
+    def uses_statistics(self) -> bool:
+        """Whether anything of the training set must be measured first."""
+        return self.mean_subtracted or self.color_noise > 0
+
+    def __post_init__(self) -> None:
+        if self.uses_statistics and self.image_size != ImageRecipe.image_size:
+            raise InputError(f"image_size {self.image_size}: mean image and colours are those of 256x256 images")
 
 
 @dataclass(frozen=True)
@@ -149,6 +164,7 @@ class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
     def __post_init__(self) -> None:
         NetworkRecipe.__post_init__(self)
         OptimizationRecipe.__post_init__(self)
+        ImageRecipe.__post_init__(self)
 
     def with_lr(self, lr: float) -> Recipe:
         """The same recipe at another rate; the biases' rate keeps its ratio to the weights'."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from alexnet2012.data.dataset import Dataset, open_dataset
+from alexnet2012.data.part import hold_back
 from alexnet2012.data.pixels import finish
 from alexnet2012.data.plan import Batch, TrainingPlan, Views, evaluation_batches
 from alexnet2012.data.statistics import Statistics, Sums, measure
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Dataset", "Statistics", "Sums", "TrainingPlan", "Views",
-    "evaluation_batches", "finish", "measure", "open_dataset", "open_loader",
+    "evaluation_batches", "finish", "hold_back", "measure", "open_dataset", "open_loader",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from nvidia.dali import Pipeline, fn, types
 from torch import Tensor
 
 from alexnet2012.data.dataset import Dataset
-from alexnet2012.data.pixels import SIDE, central_square, load, naming, open_image, read_image
+from alexnet2012.data.pixels import central_square, load, naming, open_image, read_image
 from alexnet2012.data.plan import Batch, Views
 from alexnet2012.data.spares import Spares
 from alexnet2012.data.torch_loader import ahead, empty_images
@@ -70,6 +70,7 @@ class DaliLoader:
         self.dataset, self.batches, self.recipe = dataset, batches, recipe
         self.device = torch.device(device or "cpu")
         self.workers = max(1, workers)
+        self.resizes = not (dataset.square256 and recipe.image_size == ImageRecipe.image_size)
         self._readers = ThreadPoolExecutor(READ_AHEAD)
         self._pipeline: Pipeline | None = None
         self._decoding: deque[_Read] = deque()
@@ -92,20 +93,20 @@ class DaliLoader:
         else:
             opened = [self._open(image) for image in batch.tolist()]
         inputs: dict[str, Any] = {"encoded": [image.encoded for image in opened]}
-        if not self.dataset.square256:
+        if self.resizes:
             left, top, right, bottom = np.array([image.square for image in opened], np.float32).reshape(-1, 4).T
             inputs |= {"start": np.stack([top, left], 1), "end": np.stack([bottom, right], 1)}
         if isinstance(batch, Views):
-            inputs |= _view_inputs(batch, SIDE - self.recipe.crop_size)
+            inputs |= _view_inputs(batch, self.recipe.image_size - self.recipe.crop_size)
         return _Read(batch, opened, np.array([image.label for image in opened], np.int64), inputs)
 
     def _open(self, index: int) -> _Opened:
         """Read an image and what part of it to resize: from its header Pillow tells most of what is no image."""
         content, label = read_image(self.dataset, index)
         square = None
-        if not self.dataset.square256:
+        if self.resizes:
             with naming(self.dataset, index):
-                square = central_square(*open_image(content).size)
+                square = central_square(*open_image(content).size, self.recipe.image_size)
         return _Opened(index, np.frombuffer(content, np.uint8), label, square)
 
     def _start(self, read: _Read) -> _Read:
@@ -161,13 +162,13 @@ class DaliLoader:
         spares = read.batch.spare.tolist() if isinstance(read.batch, Views) else [None] * len(read.opened)
         for image, spare in zip(read.opened, spares, strict=True):
             try:
-                load(self.dataset, image.index)
+                load(self.dataset, image.index, self.recipe.image_size)
             except InputError as error:
                 self.spares.skip(image.index, spare, error)
         return len(self.spares.skipped) > skipped
 
     def _build(self, inputs: list[str]) -> Pipeline:
-        """Decode; resize to 256x256 if there is a ``start``; crop, reflect and add noise if there is a ``top``."""
+        """Decode; resize if there is a ``start``; crop, reflect and add noise if there is a ``top``."""
         device_id, decoder = (None, "cpu") if self.device.type == "cpu" else (self.device.index or 0, "mixed")
         # A queue of one: run ahead is what ``_start`` schedules. More would have DALI demand several batches at first.
         pipeline = Pipeline(LARGEST_BATCH, self.workers, device_id, prefetch_queue_depth=1)
@@ -180,7 +181,7 @@ class DaliLoader:
                 jpeg_fancy_upsampling=True,  # the GPU's chroma then is the CPU decoders'
             )
             if "start" in given:
-                images = _resize(images, given)
+                images = _resize(images, given, self.recipe.image_size)
             if "top" in given:
                 images = _crop(images, given, self.recipe.crop_size)
             pipeline.set_outputs(images)
@@ -191,8 +192,8 @@ class DaliLoader:
 def _view_inputs(views: Views, free: int) -> dict[str, Any]:
     """DALI takes a crop's position as a share of the ``free`` pixels and rounds the product: exact for whole pixels."""
     return {
-        "top": (views.top / free).astype(np.float32),
-        "left": (views.left / free).astype(np.float32),
+        "top": (views.top / max(free, 1)).astype(np.float32),
+        "left": (views.left / max(free, 1)).astype(np.float32),
         "reflect": views.reflect.astype(np.int32),
         "minus_noise": -views.noise,
     }
@@ -208,11 +209,11 @@ def _checked(encoded: Node) -> Node:
     return encoded[fn.cast(height, dtype=types.DALIDataType.INT32) * 0 :]
 
 
-def _resize(images: Node, given: dict[str, Node]) -> Node:
+def _resize(images: Node, given: dict[str, Node], side: int) -> Node:
     """What ``pixels.decode`` does with Pillow: triangular filter when shrinking, linear when enlarging."""
     return fn.resize(
         images,
-        size=[SIDE, SIDE],
+        size=[side, side],
         roi_start=given["start"],
         roi_end=given["end"],
         interp_type=types.DALIInterpType.INTERP_LINEAR,

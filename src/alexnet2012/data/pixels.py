@@ -32,29 +32,30 @@ def open_image(encoded: bytes) -> Image.Image:
     return Image.open(io.BytesIO(encoded), formats=FORMATS)
 
 
-def decode(encoded: bytes) -> NDArray[np.uint8]:
+def decode(encoded: bytes, side: int = SIDE) -> NDArray[np.uint8]:
     """Decode strictly to RGB (256, 256, 3): the central square at the resolution where the shorter side is 256 (P §2).
 
-    EXIF orientation is ignored, as in 2012. Raises an exception of Pillow for bytes that are no whole image.
+    Nets that others teach take another ``side``. EXIF orientation is ignored, as in 2012. Raises an exception of
+    Pillow for bytes that are no whole image.
     """
     with open_image(encoded) as image:
         colors = _eight_bit(image)
-    square = colors if colors.size == (SIDE, SIDE) else _resize(colors)
+    square = colors if colors.size == (side, side) else _resize(colors, side)
     return np.asarray(square.convert("RGB"))
 
 
-def central_square(width: int, height: int) -> tuple[float, float, float, float]:
+def central_square(width: int, height: int, side: int = SIDE) -> tuple[float, float, float, float]:
     """The part of an image, (left, top, right, bottom) in its own pixels, that becomes the 256x256 image (P §2).
 
     The image is scaled so that its shorter side is 256 and its longer a whole number (halves up); of that, the
     central 256 (an odd pixel is left over right or below). Both loaders resize this part alone.
     """
     shorter = min(width, height)
-    scaled = [(2 * SIDE * side + shorter) // (2 * shorter) for side in (width, height)]
-    first = [(side - SIDE) // 2 for side in scaled]
+    scaled = [(2 * side * edge + shorter) // (2 * shorter) for edge in (width, height)]
+    first = [(edge - side) // 2 for edge in scaled]
     (left, right), (top, bottom) = (
-        (start * side / size, (start + SIDE) * side / size)
-        for start, side, size in zip(first, (width, height), scaled, strict=True)
+        (start * edge / size, (start + side) * edge / size)
+        for start, edge, size in zip(first, (width, height), scaled, strict=True)
     )
     return left, top, right, bottom
 
@@ -68,18 +69,18 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image if image.mode == "L" else image.convert("RGB")
 
 
-def _resize(image: Image.Image) -> Image.Image:
+def _resize(image: Image.Image, side: int) -> Image.Image:
     """The central square at 256x256, bilinear; shrinking widens the filter (antialiasing).
 
     Before shrinking, edges are repeated as far as the filter reaches: DALI does so, Pillow would cut the filter off.
     """
-    left, top, right, bottom = central_square(*image.size)
-    if (shorter := min(image.size)) > SIDE:
-        margin, pixels = math.ceil(shorter / SIDE), np.asarray(image)
+    left, top, right, bottom = central_square(*image.size, side)
+    if (shorter := min(image.size)) > side:
+        margin, pixels = math.ceil(shorter / side), np.asarray(image)
         widths = [(margin, margin)] * 2 + [(0, 0)] * (pixels.ndim - 2)
         image = Image.fromarray(np.pad(pixels, widths, mode="edge"))
         left, top, right, bottom = (edge + margin for edge in (left, top, right, bottom))
-    return image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+    return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
 def read_image(dataset: Dataset, index: int) -> tuple[bytes, int]:
@@ -91,11 +92,11 @@ def read_image(dataset: Dataset, index: int) -> tuple[bytes, int]:
     return dataset[index]
 
 
-def load(dataset: Dataset, index: int) -> tuple[NDArray[np.uint8], int]:
+def load(dataset: Dataset, index: int, side: int = SIDE) -> tuple[NDArray[np.uint8], int]:
     """Image ``index`` as ``decode`` gives it, and its label. Raises InputError naming a file that is no image."""
     encoded, label = read_image(dataset, index)
     with naming(dataset, index):
-        return decode(encoded), label
+        return decode(encoded, side), label
 
 
 @contextmanager
@@ -125,12 +126,20 @@ def finish(images: Tensor, views: Views, mean: Tensor, recipe: ImageRecipe) -> T
     reflected with it (P §2 subtracts before cropping); ``source``: its central crop, under every crop (S).
     """
     size = images.shape[-1]
+    if not recipe.mean_subtracted:
+        return scaled(images, recipe)
     if recipe.mean_central:
         edge = (SIDE - size) // 2
         images.sub_(mean[edge : edge + size, edge : edge + size].permute(2, 0, 1))
     else:
         images.sub_(_mean_under(views, mean, size))
     return images.div_(views.divisor) if views.divisor != 1 else images
+
+
+def scaled(images: Tensor, recipe: ImageRecipe) -> Tensor:
+    """RGB pixels (n, 3, h, w) of 0..255 as a net without a mean image reads them: its channels, offset and scale."""
+    offset, scale = (images.new_tensor(value)[:, None, None] for value in (recipe.pixel_offset, recipe.pixel_scale))
+    return (images[:, : recipe.channels] - offset) / scale
 
 
 def _mean_under(views: Views, mean: Tensor, size: int) -> Tensor:

@@ -40,6 +40,11 @@ class Statistics:
             np.savez(file, **vars(self))
 
     @classmethod
+    def none(cls) -> Statistics:
+        """Of no image, for nets that use none of it."""
+        return cls(np.zeros((SIDE, SIDE, 3), np.float32), np.zeros((3, 3)), np.zeros(3), np.eye(3), 0)
+
+    @classmethod
     def load(cls, path: str | Path) -> Statistics:
         """Read what ``save`` wrote."""
         with np.load(path, allow_pickle=False) as arrays:

@@ -72,7 +72,7 @@ class TorchLoader:
                 images[row], labels[row] = self._load(int(batch[row]))
 
     def _load(self, index: int) -> tuple[NDArray[np.uint8], int]:
-        return load(self.dataset, index)
+        return load(self.dataset, index, self.recipe.image_size)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from alexnet2012.data.pixels import scaled
 from alexnet2012.recipe import ImageRecipe
 
 CROPS = (1, 10)
@@ -31,9 +32,12 @@ def views(images: Tensor, mean: Tensor, recipe: ImageRecipe, crops: int) -> Iter
     size, edge = recipe.crop_size, (recipe.image_size - recipe.crop_size) // 2
     pixels, mean = images.permute(0, 3, 1, 2).contiguous().float(), mean.permute(2, 0, 1)
     central = mean[:, edge : edge + size, edge : edge + size]
-    if not recipe.mean_central:
+    if recipe.mean_subtracted and not recipe.mean_central:
         pixels -= mean
     for top, left, reflected in crop_offsets(recipe, crops):
         crop = pixels[:, :, top : top + size, left : left + size]
         crop = crop.flip(3) if reflected else crop
-        yield crop - central if recipe.mean_central else crop
+        if not recipe.mean_subtracted:
+            yield scaled(crop, recipe)
+        else:
+            yield crop - central if recipe.mean_central else crop

@@ -79,7 +79,7 @@ def extract(
     """Write fc7 of every image of ``dataset``, batch by batch, in npy's format."""
     layout = Layout(devices=(net.held[0].device,))
     mean = torch.from_numpy(dataset.statistics.mean).to(layout.devices[0])
-    width = net.recipe.towers * net.recipe.outputs("fc7")
+    width = sum(tower.fc7.out_features for tower in net.held)
     write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (len(dataset), width)})
     for images in replica_images(layout, dataset, net.recipe, passage):
         with evaluating(net):

@@ -48,6 +48,11 @@ class AlexNet(nn.Module):
         """The towers that live in this process."""
         return [tower for tower in self.towers if isinstance(tower, Tower)]
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers with weights, in order."""
+        return self.recipe.layers
+
     def classes_of(self, tower: int) -> int:
         """Classes in ``tower``'s part of fc8: tower 0 owns the first ceil(classes / towers)."""
         return (self.classes + self.recipe.towers - 1 - tower) // self.recipe.towers

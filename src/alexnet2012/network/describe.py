@@ -1,10 +1,15 @@
-"""A net in numbers, layer by layer, from its recipe alone (P §3.5)."""
+"""A net in numbers, layer by layer: the 2012 net from its recipe alone (P §3.5), a taught one from its modules."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+from torch import nn
+
+from alexnet2012.network.taught import TaughtNet
 from alexnet2012.recipe import CONVOLUTIONS, LAYERS, Recipe
 
 
@@ -69,3 +74,22 @@ def normalised(recipe: Recipe, layer: str) -> int:
     if not recipe.lrn:
         return 0
     return {"conv1": 1, "conv2": 1 + recipe.in_map_norm}.get(layer, 0)
+
+
+def describe_taught(recipe: Recipe, classes: int) -> list[LayerNumbers]:
+    """The same of a taught net, as one image passes through it."""
+    with torch.device("meta"):
+        net = TaughtNet(recipe, classes).eval()
+        x = torch.empty(1, recipe.channels, recipe.crop_size, recipe.crop_size)
+    found: list[LayerNumbers] = []
+    for name, module in net.named_children():
+        x = module.forward(x)
+        shape = tuple(x.shape[1:])
+        if name in LAYERS:
+            weights, biases = (module.get_parameter(kind).numel() for kind in ("weight", "bias"))
+            found.append(LayerNumbers(name, (shape,), weights + biases, weights * pixels(shape), x.numel(), 0))
+        elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+            before = found.pop()
+            kept = before.activations + x.numel()
+            found.append(dataclasses.replace(before, shapes=(*before.shapes, shape), activations=kept))
+    return found

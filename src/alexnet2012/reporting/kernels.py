@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def kernels_by_tower(weights: Mapping[str, Tensor]) -> list[Tensor]:
-    """conv1's kernels (n, 3, 11, 11) of each tower, from the whole net's weights by name."""
+    """conv1's kernels (n, 3, 11, 11) of each tower, from the whole net's weights by name; grey ones thrice."""
     names = sorted(name for name in weights if name.endswith("conv1.weight"))
-    return [weights[name].detach().float().cpu() for name in names]
+    return [weights[name].detach().float().cpu().expand(-1, 3, -1, -1) for name in names]
 
 
 def scaled_alike(towers: list[Tensor]) -> list[Tensor]:

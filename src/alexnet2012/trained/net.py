@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -15,12 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from alexnet2012.data import Dataset
-from alexnet2012.data.pixels import decode
+from alexnet2012.data.pixels import SIDE, decode
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation.crops import CROPS
 from alexnet2012.evaluation.evaluate import evaluating, softmax_outputs
 from alexnet2012.network import AlexNet
 from alexnet2012.network.exchange import Exchange
+from alexnet2012.network.taught import TaughtNet
+from alexnet2012.recipe import Recipe
 from alexnet2012.training import checkpoint
 
 Picture = Image.Image | str | os.PathLike[str]
@@ -34,21 +36,20 @@ class Guess(NamedTuple):
     probability: float
 
 
-class TrainedAlexNet(AlexNet):
-    """A net with a checkpoint's weights, in eval mode, with its ``recipe``, ``class_names`` and ``statistics``."""
+class Answers:
+    """What a net with a checkpoint's weights is asked: a mixin of ``AlexNet`` and of the nets that others teach."""
 
-    def __init__(self, saved: dict[str, Any], exchange: Exchange | None = None) -> None:
-        """``saved`` is what ``training.checkpoint.load`` gives; ``exchange`` as in ``AlexNet``."""
-        super().__init__(checkpoint.recipe_in(saved), saved["classes"], exchange=exchange)
-        self.class_names: list[str] = saved["class_names"]
+    recipe: Recipe
+    classes: int
+
+    def take(self: Any, saved: dict[str, Any]) -> None:
+        """Its weights, ``class_names`` and ``statistics`` from ``saved``, what ``training.checkpoint.load`` gives."""
+        self.class_names = saved["class_names"]
         self.statistics = checkpoint.statistics_in(saved)
         self.load_state_dict({name: saved["weights"][name] for name in self.state_dict()})
         self.eval()
 
-    def draw_weights(self) -> None:
-        """Nothing to draw: the weights come from the checkpoint."""
-
-    def refuse_other_classes(self, dataset: Dataset, data: str) -> None:
+    def refuse_other_classes(self: Any, dataset: Dataset, data: str) -> None:
         """Raises InputError where the classes of ``dataset``, called ``data``, are not the net's."""
         theirs, ours = dataset.classes, self.class_names
         if len(theirs) != len(ours):
@@ -70,19 +71,20 @@ class TrainedAlexNet(AlexNet):
         pictures = [images] if isinstance(images, Image.Image | str | os.PathLike) else list(images)
         guesses = []
         for first in range(0, len(pictures), AT_ONCE):
-            pixels = np.stack([square_pixels(picture) for picture in pictures[first : first + AT_ONCE]])
+            side = self.recipe.image_size
+            pixels = np.stack([square_pixels(picture, side) for picture in pictures[first : first + AT_ONCE]])
             probabilities = self.probabilities(torch.from_numpy(pixels), crops)
             guesses += [self.best(row, top) for row in probabilities]
         return guesses
 
-    def probabilities(self, pixels: Tensor, crops: int = 10) -> Tensor:
+    def probabilities(self: Any, pixels: Tensor, crops: int = 10) -> Tensor:
         """Softmax outputs (n, classes) for uint8 images (n, 256, 256, 3), on the CPU."""
         device = self.held[0].device
         mean = torch.from_numpy(self.statistics.mean).to(device)
         with evaluating(self):
             return softmax_outputs(self, pixels.to(device), mean, crops)[0].cpu()
 
-    def best(self, probabilities: Tensor, top: int) -> list[Guess]:
+    def best(self: Any, probabilities: Tensor, top: int) -> list[Guess]:
         """The ``top`` most probable of ``probabilities`` (classes,)."""
         highest = probabilities.topk(min(top, self.classes))
         return [
@@ -91,15 +93,42 @@ class TrainedAlexNet(AlexNet):
         ]
 
 
-def square_pixels(picture: Picture) -> NDArray[np.uint8]:
+class TrainedAlexNet(Answers, AlexNet):
+    """A net with a checkpoint's weights, in eval mode, with its ``recipe``, ``class_names`` and ``statistics``."""
+
+    def __init__(self, saved: dict[str, Any], exchange: Exchange | None = None) -> None:
+        """``saved`` is what ``training.checkpoint.load`` gives; ``exchange`` as in ``AlexNet``."""
+        super().__init__(checkpoint.recipe_in(saved), saved["classes"], exchange=exchange)
+        self.take(saved)
+
+    def draw_weights(self) -> None:
+        """Nothing to draw: the weights come from the checkpoint."""
+
+
+class TrainedTaughtNet(Answers, TaughtNet):
+    """The same of a net that others teach."""
+
+    def __init__(self, saved: dict[str, Any]) -> None:
+        super().__init__(checkpoint.recipe_in(saved), saved["classes"])
+        self.take(saved)
+
+
+def trained_net(saved: dict[str, Any], exchange: Exchange | None) -> TrainedAlexNet:
+    """The net of ``saved``; a taught one offers all of it that evaluation and figures use."""
+    if checkpoint.recipe_in(saved).net == "2012":
+        return TrainedAlexNet(saved, exchange)
+    return cast(TrainedAlexNet, TrainedTaughtNet(saved))
+
+
+def square_pixels(picture: Picture, side: int = SIDE) -> NDArray[np.uint8]:
     """A picture as the net's data are prepared, uint8 (256, 256, 3). Raises InputError naming a file that is none."""
     if isinstance(picture, Image.Image):
         file = io.BytesIO()
         deep = picture.mode.startswith("I")  # 16 bits a pixel, which decoding scales
         (picture if deep else picture.convert("RGB")).save(file, "PNG", compress_level=1)
-        return decode(file.getvalue())
+        return decode(file.getvalue(), side)
     try:
-        return decode(Path(picture).read_bytes())
+        return decode(Path(picture).read_bytes(), side)
     except Exception as error:
         raise InputError(f"{picture}: not a readable image ({error})") from error
 
@@ -116,7 +145,7 @@ def load_checkpoint(
     """
     saved = checkpoint.load(Path(path))
     try:
-        net = TrainedAlexNet(saved, exchange)
+        net = trained_net(saved, exchange)
     except (KeyError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{path}: not a checkpoint that this version can use ({reason})") from error

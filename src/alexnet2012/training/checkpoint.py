@@ -31,7 +31,7 @@ class Broken(InputError):
 
 def gather_net(net: AlexNet, optimizer: PaperSGD, layout: Layout) -> dict[str, dict[str, Tensor]]:
     """``weights`` and ``velocities`` of both towers by name, whole on rank 0, on the CPU."""
-    shapes = whole_shapes(net)
+    shapes = whole_shapes(net) if layout.split else {}
     weights: dict[str, Tensor] = dict(net.named_parameters())
     velocities = {name: optimizer.velocity(weight) for name, weight in weights.items()}
     return {

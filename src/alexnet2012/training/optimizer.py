@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,23 @@ class PaperSGD(torch.optim.Optimizer):
         if "velocity" not in state:
             state["velocity"] = torch.zeros_like(weight)
         return state["velocity"]
+
+
+class TaughtSGD(torch.optim.SGD):
+    """``torch.optim.SGD``, with its momentum buffers by the name that checkpoints use."""
+
+    def velocity(self, weight: Tensor) -> Tensor:
+        """The momentum buffer of ``weight``: a sum of gradients, without the rate."""
+        state = self.state[weight]
+        if state.get("momentum_buffer") is None:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        return state["momentum_buffer"]
+
+
+def make_optimizer(net: nn.Module, recipe: Recipe) -> PaperSGD:
+    """The rule that ``recipe.optimizer`` names."""
+    rule = PaperSGD if recipe.optimizer == "paper" else TaughtSGD
+    return cast(PaperSGD, rule(parameter_groups(net, recipe), recipe.lr, recipe.momentum))
 
 
 def parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

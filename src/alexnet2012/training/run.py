@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from alexnet2012.data import Dataset, Statistics, Sums, measure, open_dataset
+from alexnet2012.data import Dataset, Statistics, Sums, hold_back, measure, open_dataset
 from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout, share
 from alexnet2012.errors import InputError
 from alexnet2012.network.response_norm import lrn_kernel
@@ -41,21 +41,27 @@ def run(settings: Settings) -> None:
         newest = agree(layout, lambda: check(settings, layout, directory))
         trainer = make_trainer(settings, layout, directory, newest)
         say = print_line if layout.first else silent
-        if trainer.step >= trainer.last_step:
+        if trainer.finished:
             say(f"{directory.path}: already trained to step {trainer.step}; nothing to do")
             return
         announce(say, settings, layout, trainer)
         if layout.first:
             directory.record(settings.identity(), classes=trainer.net.classes, **executed(settings, layout))
         how = train_and_tell(trainer, directory)
-        if trainer.step == trainer.plan.steps:
+        if trainer.step == trainer.plan.steps or trainer.out_of_patience:
             agree(layout, lambda: draw_figures(trainer, directory))
         say(f"{how}: {directory.path}, step {trainer.step}")
 
 
+def open_splits(settings: Settings) -> tuple[Dataset, Dataset]:
+    """What to train on and what to validate on."""
+    train, val = (open_dataset(settings.data, split) for split in ("train", "val"))
+    return hold_back(train, settings.val_fraction, settings.seed) if settings.val_fraction else (train, val)
+
+
 def make_trainer(settings: Settings, layout: Layout, directory: RunDirectory, newest: Path | None) -> Trainer:
     """A trainer at its first step, or where the checkpoint ``newest`` stands."""
-    train, val = (open_dataset(settings.data, split) for split in ("train", "val"))
+    train, val = open_splits(settings)
     saved = checkpoint.load(newest) if newest else None
     statistics = checkpoint.statistics_in(saved) if saved else training_statistics(train, layout, directory, settings)
     train, val = train.with_statistics(statistics), val.with_statistics(statistics)
@@ -110,7 +116,7 @@ def check(settings: Settings, layout: Layout, directory: RunDirectory) -> Path |
         raise InputError(
             f"--batch-size {batch}: does not divide among {replicas} replicas; give a multiple of {replicas}"
         )
-    train, _ = (open_dataset(settings.data, split) for split in ("train", "val"))
+    train, _ = open_splits(settings)
     if len(train) < batch:
         raise InputError(f"--batch-size {batch}: the training split has {len(train)} images, less than one batch")
     directory.claim(settings.identity())
@@ -141,6 +147,8 @@ def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirector
     The ranks meet through files in the run's directory, not in a collective: a million images take longer than any
     collective should wait.
     """
+    if not settings.recipe.uses_statistics:
+        return Statistics.none()
     if dataset.square256:
         return dataset.statistics
     parts = [directory.path / f"statistics.part{rank}of{layout.processes}.npz" for rank in range(layout.processes)]

@@ -35,6 +35,8 @@ class Settings:
     pairs_across_nodes: bool = False
     on_bad_image: str = "stop"  # or "skip": replace it by another image of the plan
     log_every: int = 20  # steps
+    early_stop: int | None = None  # epochs without a better validation error after which the run ends; 2012 had none
+    val_fraction: float | None = None  # of the training images, held back to validate on; None: the validation split
 
     def __post_init__(self) -> None:
         """Raises InputError for a value no run can have."""
@@ -49,10 +51,13 @@ class Settings:
             "log_every",
             "keep",
             "time_limit",
+            "early_stop",
             "collective_timeout",
         ):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
+        if self.val_fraction is not None and not 0 < self.val_fraction < 1:
+            raise InputError(f"--val-fraction {self.val_fraction:g}: must be above 0 and below 1")
 
     @property
     def directory(self) -> Path:
@@ -64,6 +69,8 @@ class Settings:
         parts = [data, recipe.name, *self.variants, f"batch{recipe.batch_size}", f"lr{recipe.lr:g}"]
         parts += [f"width{recipe.width:g}"] if recipe.width != 1 else []
         parts += [f"warmup{recipe.warmup_epochs:g}"] if recipe.warmup_epochs else []
+        parts += [f"val{self.val_fraction:g}"] if self.val_fraction else []
+        parts += [f"early-stop{self.early_stop}"] if self.early_stop else []
         parts += [f"epochs{recipe.epochs}", self.schedule, self.precision, f"seed{self.seed}"]
         return Path("runs") / "-".join(parts)
 
@@ -72,7 +79,8 @@ class Settings:
         data = str(Path(self.data).resolve()) if Path(self.data).is_dir() else self.data
         recipe = {f"recipe.{name}": listed(value) for name, value in dataclasses.asdict(self.recipe).items()}
         own = {"recipe": self.recipe.name, "schedule": self.schedule, "seed": self.seed, "precision": self.precision}
-        return {"data": data, **own, **recipe}
+        ours = {"early_stop": self.early_stop, "val_fraction": self.val_fraction}
+        return {"data": data, **own, **{name: value for name, value in ours.items() if value is not None}, **recipe}
 
 
 def listed(value: Any) -> Any:

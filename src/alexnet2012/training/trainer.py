@@ -17,13 +17,13 @@ from alexnet2012.data import Dataset, TrainingPlan
 from alexnet2012.distributed import Layout, PendingMean
 from alexnet2012.errors import Diverged
 from alexnet2012.evaluation import evaluate
-from alexnet2012.network import AlexNet
+from alexnet2012.network.build import build_net
 from alexnet2012.reporting.run_directory import RunDirectory
 from alexnet2012.reporting.run_log import RunLog
 from alexnet2012.training import checkpoint
 from alexnet2012.training.batches import TrainingBatches
 from alexnet2012.training.clock import Clock, Pace
-from alexnet2012.training.optimizer import PaperSGD, parameter_groups
+from alexnet2012.training.optimizer import make_optimizer
 from alexnet2012.training.saver import CheckpointStore
 from alexnet2012.training.schedule import Schedule
 from alexnet2012.training.settings import Settings
@@ -52,16 +52,17 @@ class Trainer:
         self.recipe = recipe = settings.recipe
         self.plan = TrainingPlan(recipe, len(train), recipe.batch_size, settings.seed, train.statistics, recipe.epochs)
         self.last_step = min(self.plan.steps, settings.max_steps or self.plan.steps)
-        self.net = AlexNet(recipe, len(train.classes), settings.seed, layout.exchange(recipe.towers))
+        self.net = build_net(recipe, len(train.classes), settings.seed, layout.exchange(recipe.towers))
         self.net.place(layout.devices)
         self.replicated = layout.replicate(self.net)
-        self.optimizer = PaperSGD(parameter_groups(self.net, recipe), recipe.lr, recipe.momentum, recipe.weight_decay)
+        self.optimizer = make_optimizer(self.net, recipe)
         self.schedule = Schedule(settings.schedule, self.optimizer, recipe, self.plan.steps)
         self.store = CheckpointStore(run.checkpoints, settings.keep)
         self.stop = StopRequest(settings.time_limit)
         self.clock = Clock(recipe.batch_size)
         self.step = 0  # steps done
         self.best_top1_error = math.inf  # percent, of the validations so far
+        self.epochs_since_best = 0
         self.log: RunLog | None = None
 
     def resume(self, saved: dict[str, Any]) -> None:
@@ -69,6 +70,7 @@ class Trainer:
         checkpoint.restore_net(self.net, self.optimizer, saved)
         self.schedule.load_state_dict(saved["schedule"])
         self.step, self.best_top1_error = saved["step"], saved["best_top1_error"]
+        self.epochs_since_best = saved.get("epochs_since_best", 0)
 
     def train(self) -> str:
         """Train to the last step ("done") or until asked to stop ("preempted").
@@ -86,14 +88,24 @@ class Trainer:
             self.store.wait()
             if self.log:
                 self.log.close()
-        return "done" if self.step == self.last_step else "preempted"
+        return "done" if self.finished else "preempted"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done, or the validation error has not improved for long enough."""
+        return self.step >= self.last_step or self.out_of_patience
+
+    @property
+    def out_of_patience(self) -> bool:
+        patience = self.settings.early_stop
+        return patience is not None and self.epochs_since_best >= patience
 
     def take_steps(self, batches: TrainingBatches) -> None:
         """Steps, and what falls due at their edges. The host reads a step while the device works on its gradient."""
         self.net.train()
         arriving = iter(batches)
         stopping = False
-        while self.step < self.last_step and not stopping:
+        while not self.finished and not stopping:
             with self.clock.waiting():
                 images, labels = next(arriving)
             self.layout.begin("a training step", self.step + 1)
@@ -239,6 +251,7 @@ class Trainer:
         rates = evaluate(self.net, self.layout, self.val_set, loader=settings.loader, workers=settings.workers)
         self.schedule.after_epoch(rates.top1_error)
         improved = rates.top1_error < self.best_top1_error
+        self.epochs_since_best = 0 if improved else self.epochs_since_best + 1
         self.best_top1_error = min(rates.top1_error, self.best_top1_error)
         if self.log:
             self.log.validation(self.step, self.epoch(self.step), self.recipe.epochs, rates)
@@ -249,6 +262,7 @@ class Trainer:
         return {
             "step": self.step,
             "best_top1_error": self.best_top1_error,
+            "epochs_since_best": self.epochs_since_best,
             "schedule": self.schedule.state_dict(),
             "recipe": dataclasses.asdict(self.recipe),
             "classes": len(self.train_set.classes),

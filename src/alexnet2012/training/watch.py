@@ -13,7 +13,7 @@ from alexnet2012.training.optimizer import PaperSGD
 @torch.no_grad()
 def layer_sizes(net: AlexNet, optimizer: PaperSGD, layout: Layout) -> dict[str, float]:
     """Norm of each layer's gradient, and of its last update over that of its weights; both towers together."""
-    layers = net.recipe.layers
+    layers = net.layers
     squares = torch.zeros(len(layers), 3, device=layout.devices[0])
     for tower in net.held:
         for row, layer in enumerate(layers):
@@ -41,9 +41,9 @@ def dead_units(net: AlexNet, images: Tensor) -> dict[str, float]:
 def explain_divergence(net: AlexNet, images: Tensor, step: int, first_row: int, layout: Layout) -> str:
     """The largest activation of each layer over all ranks, and where the first that is not finite appears."""
     _, features = net(images, step, first_row, return_features=True)
-    largest = torch.stack([features[layer].abs().max() for layer in net.recipe.layers])
+    largest = torch.stack([features[layer].abs().max() for layer in net.layers])
     over_ranks = reduce(layout, largest.nan_to_num(torch.inf, torch.inf).float(), largest=True).tolist()
-    by_layer = dict(zip(net.recipe.layers, over_ranks, strict=True))
+    by_layer = dict(zip(net.layers, over_ranks, strict=True))
     sizes = ", ".join(f"{layer} {size:.3g}" for layer, size in by_layer.items())
     broken = [layer for layer, size in by_layer.items() if size == float("inf")]
     return f"largest activations {sizes}" + (f"; first not finite in {broken[0]}" if broken else "")

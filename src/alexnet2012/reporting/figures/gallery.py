@@ -35,7 +35,7 @@ def kernels(net: AlexNet) -> dict[str, Figure]:
 def guesses(net: AlexNet, val: Dataset) -> dict[str, Figure]:
     """P figure 4 left: eight images spread over ``val``, whose class names and statistics are the net's."""
     device, chosen = net.held[0].device, spread(val, GUESSED)
-    images = np.stack([load(chosen, index)[0] for index in range(len(chosen))])
+    images = np.stack([load(chosen, index, net.recipe.image_size)[0] for index in range(len(chosen))])
     mean = torch.from_numpy(val.statistics.mean).to(device)
     with evaluating(net):
         probabilities = softmax_outputs(net, torch.from_numpy(images).to(device), mean, 10)[0].cpu().numpy()
@@ -55,7 +55,7 @@ def neighbours(
     fc7 of ``train`` is kept in ``directory``. ``progress`` is told the number of images just passed.
     """
     device, queries = net.held[0].device, spread(val, QUERIES)
-    images = [load(queries, index)[0] for index in range(len(queries))]
+    images = [load(queries, index, net.recipe.image_size)[0] for index in range(len(queries))]
     mean = torch.from_numpy(train.statistics.mean).to(device)
     with evaluating(net):
         of_queries = fc7(net, torch.from_numpy(np.stack(images)).to(device), mean).cpu()
@@ -63,7 +63,7 @@ def neighbours(
     distances, found = nearest(of_queries, features, min(NEAREST, len(train)))
     rows = []
     for image, label, row, away in zip(images, queries.labels, found, distances, strict=True):
-        near = [load(train, int(index)) for index in row]
+        near = [load(train, int(index), net.recipe.image_size) for index in row]
         names = [train.classes[of_near] for _, of_near in near]
         rows.append(Neighbours(image, val.classes[label], [pixels for pixels, _ in near], names, away.tolist()))
     return {"figure4-neighbours": draw_neighbours(rows, of_queries.shape[1], len(train))}

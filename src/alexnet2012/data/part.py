@@ -1,0 +1,35 @@
+"""A part of a data set's images: to hold some of the training images back for validation."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet2012.data.dataset import Dataset
+from alexnet2012.errors import InputError
+
+
+class Part(Dataset):
+    """Some images of ``whole``, by index, in that order; its statistics are measured on them alone."""
+
+    def __init__(self, whole: Dataset, indices: NDArray[np.int64]) -> None:
+        super().__init__(np.asarray(whole.labels)[indices], whole.classes, None)
+        self.whole, self.indices, self.square256 = whole, indices, False
+
+    def encoded(self, index: int) -> bytes:
+        return self.whole.encoded(int(self.indices[index]))
+
+    def name(self, index: int) -> str:
+        return self.whole.name(int(self.indices[index]))
+
+
+def hold_back(train: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """The training images in two parts, the second of about ``fraction`` of them, drawn by ``seed``.
+
+    Raises InputError if one of them would be empty.
+    """
+    held = round(len(train) * fraction)
+    if not 0 < held < len(train):
+        raise InputError(f"--val-fraction {fraction:g}: of {len(train)} training images leaves a part empty")
+    order = np.random.Philox(key=seed).random_raw(len(train)).argsort(kind="stable")
+    return Part(train, np.sort(order[held:])), Part(train, np.sort(order[:held]))

@@ -1,0 +1,87 @@
+"""What the trainer and the evaluation ask of a net, offered by any sequence of modules."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from alexnet2012.network.taught import d2l, lenet, torchvision
+from alexnet2012.recipe import LAYERS, Recipe
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A net others teach, and how they train it."""
+
+    recipe: Callable[[], Recipe]
+    layers: Callable[[int], d2l.Layers]  # of so many classes, by name; conv1 to fc8 are the layers with weights
+    draw: Callable[[nn.Module], None]  # initial weights of a module
+    schedule: str = "constant"
+    early_stop: int | None = None  # epochs
+    val_fraction: float | None = None  # of the training images
+
+
+TAUGHT = {
+    "d2l": Taught(d2l.recipe, d2l.layers, d2l.draw),
+    "lenet": Taught(lenet.recipe, lenet.layers, lenet.draw),
+    "lenet-relu": Taught(lenet.relu_recipe, lenet.relu_layers, lenet.draw),
+    "torchvision": Taught(torchvision.recipe, torchvision.layers, torchvision.draw, "plateau", 7, 0.2),
+}
+
+
+class TaughtNet(nn.Module):
+    """The net ``recipe.net`` of ``TAUGHT``, one tower, its weights drawn from ``seed``.
+
+    Takes images (n, channels, size, size) as its recipe says, gives logits (n, classes).
+    """
+
+    def __init__(self, recipe: Recipe, classes: int = 10, seed: int = 0) -> None:
+        super().__init__()
+        self.recipe, self.classes, self.seed = recipe, classes, seed
+        self.passes = 0  # training passes so far, as in AlexNet
+        taught = TAUGHT[recipe.net]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for name, module in taught.layers(classes):
+                self.add_module(name, module)
+            self.apply(taught.draw)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Its layers with weights, in order, named as those of the 2012 net that stand in their place."""
+        return tuple(name for name, _ in self.named_children() if name in LAYERS)
+
+    @property
+    def held(self) -> list[TaughtNet]:
+        """The towers that live in this process: itself."""
+        return [self]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def place(self, devices: Sequence[torch.device | str]) -> TaughtNet:
+        """Put it on the first of ``devices``."""
+        return self.to(devices[0])
+
+    def forward(
+        self, images: Tensor, step: int | Tensor | None = None, first_row: int = 0, return_features: bool = False
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """As ``AlexNet.forward``. Dropout's masks follow from (seed, step, first_row), so a run resumes exactly."""
+        if self.training:
+            self.seed_masks(self.passes if step is None else int(step), first_row)
+        x, layer, features = images.to(self.device), "", {}
+        for name, module in self.named_children():
+            x = module(x)
+            layer = name if name in LAYERS else layer
+            features[layer] = x
+        return (x, features) if return_features else x
+
+    def seed_masks(self, step: int, first_row: int) -> None:
+        self.passes += 1
+        words = hashlib.blake2b(f"{self.seed} {step} {first_row}".encode(), digest_size=8).digest()
+        torch.manual_seed(int.from_bytes(words, "big"))

@@ -1,0 +1,44 @@
+"""torchvision's ``alexnet``: the one-tower net of 2014 ("One weird trick"), straight from there.
+
+64, 192, 384, 256 and 256 kernels, no LRN, padding 2 in conv1, dropout before fc6 and fc7 that rescales in training,
+PyTorch's own initial weights. Trained as a walk-through of 2024 does ("The Math Behind Deep CNN: AlexNet"): CIFAR-10
+at 224 pixels, batches of 64, SGD 0.01 with momentum 0.9, rate halved on a plateau, early stopping, 80/20 split.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from alexnet2012.network.taught.d2l import Layers
+from alexnet2012.recipe import Recipe
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of pixels in 0..1
+
+
+def recipe() -> Recipe:
+    """50 epochs at most (ours): early stopping is to end it. ReduceLROnPlateau's patience of 3 drops at the fourth."""
+    return Recipe(
+        name="torchvision", net="torchvision", towers=1, optimizer="sgd", batch_size=64, epochs=50, lr=0.01,
+        bias_lr=0.01, momentum=0.9, weight_decay=0.0, drop_factor=2.0, plateau_drops=50, plateau_patience=4,
+        image_size=224, crop_size=224, crop_offsets=1, reflect=0.0, color_noise=0.0, mean_subtracted=False,
+        pixel_offset=tuple(255 * value for value in MEAN), pixel_scale=tuple(255 * value for value in DEVIATION),
+    )  # fmt: skip
+
+
+def layers(classes: int) -> Layers:
+    """torchvision's modules in order, its convolutions and matrices named as ours."""
+    import torchvision  # only here: it takes a second
+
+    net = torchvision.models.alexnet(num_classes=classes)
+    convolutions, matrices = (iter(f"conv{n}" for n in range(1, 6)), iter(f"fc{n}" for n in range(6, 9)))
+    for place, module in enumerate([*net.features, net.avgpool, nn.Flatten(), *net.classifier]):
+        if isinstance(module, nn.Conv2d):
+            yield next(convolutions), module
+        elif isinstance(module, nn.Linear):
+            yield next(matrices), module
+        else:
+            yield f"{type(module).__name__.lower()}{place}", module
+
+
+def draw(module: nn.Module) -> None:
+    """As torchvision drew them."""

@@ -1,0 +1,65 @@
+"""Nets that others teach, trained by the same command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from running import TRAIN, here, losses, rows
+
+from alexnet2012.trained import load_checkpoint
+from alexnet2012.training import checkpoint
+
+LENET = ("--net", "lenet-relu", "--data", "sample", "--loader", "torch", "--workers", "1", "--log-every", "1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--net", "d2l", "--no-lrn"), "--net d2l: has no variant no-lrn"),
+        (("--net", "d2l", "--width", "0.5"), "--net d2l: has no --width"),
+        (("--net", "vgg"), "invalid choice: 'vgg'"),
+        (("--val-fraction", "1.5"), "--val-fraction 1.5: must be above 0 and below 1"),
+        (("--early-stop", "0"), "--early-stop 0: must be above 0"),
+    ],
+)
+def test_bad_input_is_one_line(flags: tuple[str, ...], line: str) -> None:
+    ended = here(TRAIN, "--data", "sample", *flags)
+    assert ended.code == 2
+    assert line in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("net", "parameters"), [("d2l", "46,764,746"), ("lenet", "61,706"), ("2012", "56,909,194")])
+def test_describe_knows_them(net: str, parameters: str) -> None:
+    ended = here(TRAIN, "--net", net, "--data", "sample", "--describe")
+    assert (ended.code, ended.err) == (0, "")
+    assert parameters in ended.out
+
+
+def test_a_run_of_lenet_resumes_exactly_and_is_evaluated(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert here(TRAIN, *LENET, "--out", whole, "--max-steps", 4).code == 0
+    for steps in (2, 4):
+        assert here(TRAIN, *LENET, "--out", parts, "--max-steps", steps).code == 0
+    assert losses(whole) == losses(parts)
+    saved, resumed = (checkpoint.load(run / "checkpoints" / "last.pt") for run in (whole, parts))
+    assert all(torch.equal(weight, resumed["weights"][name]) for name, weight in saved["weights"].items())
+
+    net = load_checkpoint(whole / "checkpoints" / "last.pt", "cpu")
+    ((best,),) = net.predict(Image.new("L", (28, 28), 90), top=1)
+    assert best.name in net.class_names
+
+
+def test_early_stopping_ends_a_run_for_good(tree: Path, tmp_path: Path) -> None:
+    """At rate 1e-9 no epoch is better than the first. Eight of 40 images are held back."""
+    words = (*LENET, "--data", tree, "--lr", "1e-9", "--val-fraction", "0.2", "--batch-size", "16", "--early-stop", "2")
+    ended = here(TRAIN, *words, "--out", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    epochs = [row["epoch"] for row in rows(tmp_path / "run") if "val_top1_error" in row]
+    assert epochs == [1, 2, 3]
+    assert "done" in ended.out.splitlines()[-1]
+    again = here(TRAIN, *words, "--out", tmp_path / "run")
+    assert "already trained" in again.out

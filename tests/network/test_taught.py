@@ -1,0 +1,90 @@
+"""The nets that others teach: their parameters by hand, their first weights, their masks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.models import alexnet
+
+from alexnet2012.network.build import build_net
+from alexnet2012.network.describe import describe_taught
+from alexnet2012.network.taught import TAUGHT, TaughtNet
+
+PARAMETERS = {  # kernels x inputs x area + biases
+    "d2l": 96 * 121 + 96 + 256 * 96 * 25 + 256 + 384 * 256 * 9 + 384 + 384 * 384 * 9 + 384 + 256 * 384 * 9 + 256
+    + 4096 * 6400 + 4096 + 4096 * 4096 + 4096 + 10 * 4096 + 10,
+    "lenet": 6 * 25 + 6 + 16 * 6 * 25 + 16 + 120 * 400 + 120 + 84 * 120 + 84 + 10 * 84 + 10,
+    "torchvision": 61_100_840 - 990 * 4097,  # the published count, less 990 classes
+}  # fmt: skip
+PARAMETERS["lenet-relu"] = PARAMETERS["lenet"]
+
+
+def small(name: str) -> tuple[TaughtNet, torch.Tensor]:
+    recipe = TAUGHT[name].recipe()
+    size = (2, recipe.channels, recipe.crop_size, recipe.crop_size)
+    return TaughtNet(recipe, 10, seed=3), torch.randn(size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+def test_the_numbers_of_its_layers(name: str) -> None:
+    layers = describe_taught(TAUGHT[name].recipe(), 10)
+    assert sum(layer.parameters for layer in layers) == PARAMETERS[name]
+    assert layers[-1].shapes == ((10,),)
+    with torch.device("meta"):
+        net = TaughtNet(TAUGHT[name].recipe(), 10)
+    assert sum(weight.numel() for weight in net.parameters()) == PARAMETERS[name]
+    assert net.layers == tuple(layer.layer for layer in layers)
+
+
+def test_the_shapes_that_padding_1_gives() -> None:
+    shapes = {layer.layer: layer.shapes for layer in describe_taught(TAUGHT["d2l"].recipe(), 10)}
+    assert shapes["conv1"] == ((96, 54, 54), (96, 26, 26))
+    assert shapes["conv5"] == ((256, 12, 12), (256, 5, 5))
+
+
+@pytest.mark.parametrize("name", ["lenet", "lenet-relu"])
+def test_weights_are_those_of_the_seed_and_leave_the_global_generator_alone(name: str) -> None:
+    before = torch.random.get_rng_state()
+    one, same = (small(name)[0] for _ in range(2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
+    other = TaughtNet(TAUGHT[name].recipe(), 10, seed=4)
+    assert not torch.equal(one.conv1.weight, other.conv1.weight)
+
+
+def test_xaviers_deviation() -> None:
+    weight = small("lenet")[0].fc6.weight
+    assert weight.std().item() == pytest.approx((2 / (400 + 120)) ** 0.5, rel=0.02)
+
+
+def test_masks_follow_from_the_step_and_rescale() -> None:
+    net, images = small("lenet-relu")
+    with torch.no_grad():
+        first, again, later, other_rows = (net(images, step, row) for step, row in ((5, 0), (5, 0), (6, 0), (5, 2)))
+        features = net.eval()(images, return_features=True)[1]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)
+    assert not torch.equal(first, other_rows)
+    assert list(features) == ["conv1", "conv2", "fc6", "fc7", "fc8"]
+
+
+def test_relu_and_dropout_stand_in_the_place_of_sigmoids() -> None:
+    names = [name for name, _ in small("lenet-relu")[0].named_children()]
+    assert [name for name in names if name.startswith(("relu", "dropout"))] == [
+        "relu1", "relu2", "relu6", "dropout6", "relu7", "dropout7",
+    ]  # fmt: skip
+
+
+def test_torchvisions_net_is_torchvisions() -> None:
+    net, images = small("torchvision")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        theirs = alexnet(num_classes=10).eval()
+    with torch.no_grad():
+        assert torch.equal(net.eval()(images), theirs(images))
+
+
+def test_a_recipe_builds_its_net() -> None:
+    net = build_net(TAUGHT["lenet"].recipe(), 7, seed=1)
+    assert isinstance(net, TaughtNet)
+    assert net.classes == net.fc8.out_features == 7
