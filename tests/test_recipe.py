@@ -8,6 +8,7 @@ import pytest
 
 from alexnet2012 import paper_recipe, source_recipe
 from alexnet2012.errors import InputError
+from alexnet2012.network.taught import TAUGHT
 from alexnet2012.recipe import LAYERS, VARIANTS, Recipe
 
 DIFFERENCES = {  # reference: what S #145 does otherwise than P
@@ -108,3 +109,15 @@ def test_where_towers_meet() -> None:
     assert meetings(paper_recipe().varied("without-conv3")) == ["conv4", "fc6", "fc7", "fc8"]
     assert meetings(paper_recipe().varied("without-conv4")) == ["conv3", "fc6", "fc7", "fc8"]
     assert meetings(paper_recipe().varied("one-tower")) == []
+
+
+def test_a_taught_nets_description_leaves_out_what_it_does_not_read() -> None:
+    fields = TAUGHT["lenet"].recipe().described()
+    assert "kernels" not in fields
+    assert (fields["net"], fields["optimizer"], fields["image_size"]) == ("lenet", "sgd", 28)
+    assert paper_recipe().described() == dataclasses.asdict(paper_recipe())
+
+
+def test_statistics_are_those_of_256_pixels() -> None:
+    with pytest.raises(InputError, match="image_size 224"):
+        paper_recipe(image_size=224)

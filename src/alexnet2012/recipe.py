@@ -166,6 +166,12 @@ class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
         OptimizationRecipe.__post_init__(self)
         ImageRecipe.__post_init__(self)
 
+    def described(self) -> dict[str, Any]:
+        """The fields by name; of a taught net those alone that it reads."""
+        of_net = {field.name for field in dataclasses.fields(NetworkRecipe)} - {"net", "towers"}
+        unread = set() if self.net == "2012" else of_net
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in unread}
+
     def with_lr(self, lr: float) -> Recipe:
         """The same recipe at another rate; the biases' rate keeps its ratio to the weights'."""
         return dataclasses.replace(self, lr=lr, bias_lr=self.bias_lr * lr / self.lr)

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, ReduceLROnP
 
 from alexnet2012 import AlexNet, paper_recipe, source_recipe
 from alexnet2012.training import PaperSGD
-from alexnet2012.training.optimizer import parameter_groups
+from alexnet2012.training.optimizer import make_optimizer, parameter_groups
 
 STEPS, DROP = 12, 5  # the rate is divided by 10 from step DROP
 
@@ -182,3 +182,40 @@ def test_the_groups_of_a_recipe(recipe, bias_rate: float) -> None:
         assert {names[p].endswith(".bias") for p in group["params"]} == {bias}
         assert {".conv1." in names[p] for p in group["params"]} == {label.startswith("conv1")}
         assert (group["lr"], group["weight_decay"]) == ((bias_rate, 0.0) if bias else (0.01, 0.0005))
+
+
+@pytest.mark.parametrize(("optimizer", "momentum"), [("paper", 0.9), ("sgd", 0.9), ("sgd", 0.0)])
+def test_the_last_change_is_what_a_step_added(optimizer: str, momentum: float) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    rule = make_optimizer(net, paper_recipe(optimizer=optimizer, momentum=momentum, lr=0.1, bias_lr=0.2))
+    for _ in range(3):
+        rule.zero_grad()
+        net(torch.ones(4, 3)).square().sum().backward()
+        before = [weight.detach().clone() for weight in net.parameters()]
+        rule.step()
+        for weight, old in zip(net.parameters(), before, strict=True):
+            assert torch.allclose(weight, old + rule.last_change(weight), atol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_taught_rule_is_torchs_and_its_velocity_is_kept(momentum: float) -> None:
+    recipe = paper_recipe(optimizer="sgd", momentum=momentum, weight_decay=0.0, lr=0.1, bias_lr=0.1)
+    ours, theirs, resumed = (torch.nn.Linear(3, 2) for _ in range(3))
+    theirs.load_state_dict(ours.state_dict())
+    rules = [make_optimizer(ours, recipe), torch.optim.SGD(theirs.parameters(), 0.1, momentum)]
+    for _ in range(3):
+        one_step((ours, theirs), rules)
+    resumed.load_state_dict(ours.state_dict())
+    rules.append(make_optimizer(resumed, recipe))
+    for weight, kept in zip(resumed.parameters(), ours.parameters(), strict=True):
+        rules[2].velocity(weight).copy_(rules[0].velocity(kept))
+    one_step((ours, theirs, resumed), rules)
+    assert torch.equal(ours.weight, theirs.weight)
+    assert torch.equal(ours.weight, resumed.weight)
+
+
+def one_step(nets: tuple[torch.nn.Module, ...], rules: list) -> None:
+    for net, rule in zip(nets, rules, strict=True):
+        rule.zero_grad()
+        net(torch.ones(4, 3)).square().sum().backward()
+        rule.step()

@@ -61,6 +61,10 @@ class PaperSGD(torch.optim.Optimizer):
             state["velocity"] = torch.zeros_like(weight)
         return state["velocity"]
 
+    def last_change(self, weight: Tensor) -> Tensor:
+        """What the last step added to ``weight``."""
+        return self.velocity(weight)
+
 
 class TaughtSGD(torch.optim.SGD):
     """``torch.optim.SGD``, with its momentum buffers by the name that checkpoints use."""
@@ -71,6 +75,11 @@ class TaughtSGD(torch.optim.SGD):
         if state.get("momentum_buffer") is None:
             state["momentum_buffer"] = torch.zeros_like(weight)
         return state["momentum_buffer"]
+
+    def last_change(self, weight: Tensor) -> Tensor:
+        """What the last step added to ``weight``, which has a gradient."""
+        group = next(group for group in self.param_groups if any(weight is one for one in group["params"]))
+        return -group["lr"] * (self.velocity(weight) if group["momentum"] else weight.grad)
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe) -> PaperSGD:

@@ -77,7 +77,7 @@ class Settings:
     def identity(self) -> dict[str, Any]:
         """The settings that change what is computed: a run resumes only with the same ones. JSON values."""
         data = str(Path(self.data).resolve()) if Path(self.data).is_dir() else self.data
-        recipe = {f"recipe.{name}": listed(value) for name, value in dataclasses.asdict(self.recipe).items()}
+        recipe = {f"recipe.{name}": listed(value) for name, value in self.recipe.described().items()}
         own = {"recipe": self.recipe.name, "schedule": self.schedule, "seed": self.seed, "precision": self.precision}
         ours = {"early_stop": self.early_stop, "val_fraction": self.val_fraction}
         return {"data": data, **own, **{name: value for name, value in ours.items() if value is not None}, **recipe}

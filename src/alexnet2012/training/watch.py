@@ -18,7 +18,7 @@ def layer_sizes(net: AlexNet, optimizer: PaperSGD, layout: Layout) -> dict[str, 
     for tower in net.held:
         for row, layer in enumerate(layers):
             weight = getattr(tower, layer).weight
-            sizes = [weight.grad.norm(), optimizer.velocity(weight).norm(), weight.norm()]
+            sizes = [weight.grad.norm(), optimizer.last_change(weight).norm(), weight.norm()]
             squares[row] += torch.stack(sizes).square().to(squares.device)
     gradient, update, weights = reduce(layout, squares, "pair").sqrt().unbind(1)
     ratios = (update / weights).tolist()
