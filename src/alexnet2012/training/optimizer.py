@@ -77,7 +77,7 @@ class TaughtSGD(torch.optim.SGD):
         return state["momentum_buffer"]
 
     def last_change(self, weight: Tensor) -> Tensor:
-        """What the last step added to ``weight``, which has a gradient."""
+        """What the last step added to ``weight``, but for weight decay without momentum, which no taught net has."""
         group = next(group for group in self.param_groups if any(weight is one for one in group["params"]))
         return -group["lr"] * (self.velocity(weight) if group["momentum"] else weight.grad)
 
