@@ -21,7 +21,7 @@ from alexnet2012.evaluation.evaluate import Passage, evaluating, outputs, softma
 
 @pytest.fixture(scope="module")
 def val(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return open_dataset(write_tree(tmp_path_factory.mktemp("tree"), classes=6, train=1, val=2), "val")
+    return open_dataset(write_tree(tmp_path_factory.mktemp("tree"), classes=6, train=1, val=3), "val")
 
 
 def test_ten_crops_are_corners_centre_and_their_reflections() -> None:
@@ -53,7 +53,7 @@ def test_the_errors_are_those_of_a_plain_loop(recipe, crops: int, val: Dataset, 
     expected = by_hand(path, val, crops)
     net = load_checkpoint(path, "cpu")
     rates = evaluate(net, Layout(), val.with_statistics(net.statistics), crops, batch_size=5)
-    assert rates.images == len(val) == 12
+    assert rates.images == len(val) == 18
     assert 0 < error_by_hand(expected, val.labels, 1) < 100
     assert rates.top1_error == pytest.approx(error_by_hand(expected, val.labels, 1))
     assert rates.top5_error == pytest.approx(error_by_hand(expected, val.labels, 5))
