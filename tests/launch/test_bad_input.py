@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from running import SMALL, TRAIN, Ended, assert_refused, here, start, torchrun, write_tree
+from running import SMALL, TRAIN, Ended, assert_refused, here, torchrun, write_tree
+
+from alexnet2012.reporting.run_directory import RunDirectory
 
 CLASSES = 3
 
@@ -136,25 +140,17 @@ def test_out_whose_configuration_is_broken(tree: Path) -> None:
     assert_refused(train(tree), "config.json is not readable")
 
 
-def test_out_where_another_run_is_writing(tree: Path) -> None:
-    run = tree.parent / "run"
-    first = start(TRAIN, *SMALL, "--data", tree, "--out", run, "--epochs", 10_000)
-    try:
-        while first.poll() is None and "step 1/" not in first.stdout.readline():
-            pass
-        assert_refused(
-            train(tree, "--epochs", 10_000), f"--out {run}: another run is writing there (process {first.pid}"
-        )
-    finally:
-        first.kill()
-        first.communicate()
-
-
 @pytest.fixture
 def run(tree: Path) -> Path:
     """A run of one step."""
     assert train(tree, "--max-steps", 1).code == 0
     return tree.parent / "run"
+
+
+def test_out_where_another_run_is_writing(run: Path, tree: Path) -> None:
+    with contextlib.closing(RunDirectory(run)) as other:
+        other.take()
+        assert_refused(train(tree), f"--out {run}: another run is writing there (process {os.getpid()} on ")
 
 
 def test_a_checkpoint_of_another_number_of_classes(run: Path, tree: Path) -> None:
