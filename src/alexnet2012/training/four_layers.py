@@ -14,7 +14,7 @@ from alexnet2012.data.dataset import ArrayDataset
 from alexnet2012.errors import InputError
 from alexnet2012.network.four_layers import FourLayers
 
-RATES = (0.3, 0.1, 0.03, 0.01)  # the grid, ours
+RATES = (0.1, 0.03, 0.01, 0.003)  # the grid, ours
 MOMENTUM = 0.9  # P §5
 BATCH = 128  # images, P §5
 GOAL = 25.0  # percent of training error, P figure 1
