@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from alexnet2012.errors import InputError
+from alexnet2012.evaluation.crops import views
 from alexnet2012.network.response_norm import InMapResponseNorm
+from alexnet2012.recipe import Recipe
 from alexnet2012.trained.grouped import from_grouped, groups, to_grouped
 from alexnet2012.trained.net import TrainedAlexNet
 from alexnet2012.training import checkpoint
@@ -32,10 +34,18 @@ def metadata(net: TrainedAlexNet) -> dict[str, str]:
         "project": "alexnet2012",
         "recipe": json.dumps(dataclasses.asdict(net.recipe)),
         "class_names": json.dumps(net.class_names),
-        "input": "N x 3 x 224 x 224, RGB, 0..255, mean image subtracted",
+        "input": describe_input(net.recipe),
         "mean_color": json.dumps(net.statistics.mean.mean((0, 1)).tolist()),
         "lrn": LRN_WITHIN,
     }
+
+
+def describe_input(recipe: Recipe) -> str:
+    """What the net takes."""
+    shape = f"N x {recipe.channels} x {recipe.crop_size} x {recipe.crop_size}"
+    if recipe.mean_subtracted:
+        return f"{shape}, RGB, 0..255, mean image subtracted"
+    return f"{shape}, 0..255, less {recipe.pixel_offset}, divided by {recipe.pixel_scale}"
 
 
 def save_safetensors(net: TrainedAlexNet, path: Path) -> None:
@@ -76,7 +86,7 @@ def save_with_weights_of(saved: dict[str, Any], weights: Path, path: Path, lrn_m
 
 
 def save_onnx(net: TrainedAlexNet, path: Path) -> float:
-    """One ONNX graph of both towers, ``images`` (batch, 3, 224, 224) to ``logits`` (batch, classes), any batch.
+    """One ONNX graph of both towers, ``images`` to ``logits``, for any batch.
 
     Returns by how much onnxruntime's logits differ, see ``onnx_difference``. Raises InputError without the extra
     ``export``, and when they differ by more than ``TOLERANCE``: the file is not kept then.
@@ -87,7 +97,7 @@ def save_onnx(net: TrainedAlexNet, path: Path) -> float:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise InputError(f"--onnx: {error.name} is not installed; pip install 'alexnet2012[export]'") from error
-    images = torch.zeros(2, 3, 224, 224)
+    images = random_crops(net, 2)
     with exportable(net):
         program = torch.onnx.export(
             net,
@@ -137,17 +147,25 @@ class ExportableInMapNorm(nn.Module):
 
 @contextlib.contextmanager
 def exportable(net: TrainedAlexNet) -> Iterator[None]:
-    """``net`` on the CPU, its in-map normalisation as ONNX can write it, as it was afterwards."""
-    devices, norms = [tower.device for tower in net.held], [tower.in_map for tower in net.held]
+    """``net`` on the CPU, its in-map normalisations as ONNX can write them; as it was afterwards."""
+    devices = [tower.device for tower in net.held]
+    norms = {name: module for name, module in net.named_modules() if isinstance(module, InMapResponseNorm)}
     try:
         net.place(["cpu"])
-        for tower in net.held:
-            tower.in_map = ExportableInMapNorm(tower.in_map)  # type: ignore[assignment]
+        for name, norm in norms.items():
+            net.set_submodule(name, ExportableInMapNorm(norm))
         yield
     finally:
-        for tower, norm in zip(net.held, norms, strict=True):
-            tower.in_map = norm
+        for name, norm in norms.items():
+            net.set_submodule(name, norm)
         net.place(devices)
+
+
+def random_crops(net: TrainedAlexNet, count: int) -> Tensor:
+    """Crops of random images, ready for ``net``."""
+    random, side = torch.Generator().manual_seed(0), net.recipe.image_size
+    images = torch.randint(256, (count, side, side, 3), generator=random, dtype=torch.uint8)
+    return next(views(images, torch.from_numpy(net.statistics.mean), net.recipe, 1)).contiguous()
 
 
 def onnx_difference(net: TrainedAlexNet, path: Path, images: int = 8) -> float:
@@ -158,7 +176,7 @@ def onnx_difference(net: TrainedAlexNet, path: Path, images: int = 8) -> float:
     from onnxruntime import InferenceSession
 
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
-    pixels = 255 * torch.rand(images, 3, 224, 224, generator=torch.Generator().manual_seed(0)) - 128
+    pixels = random_crops(net, images)
     differences, largest = [], 1.0
     for batch in pixels.split([1, images - 1]):
         with torch.no_grad():

@@ -18,7 +18,9 @@ from alexnet2012.recipe import CONVOLUTIONS, Recipe
 
 
 def groups(recipe: Recipe) -> dict[str, int]:
-    """How many groups each layer has. Raises InputError for a net whose fully-connected layers would be grouped."""
+    """How many groups each layer has. Raises InputError for a net that has no such form."""
+    if recipe.net != "2012":
+        raise InputError(f"{recipe.net}: a net without towers has nothing to group")
     reads_all = {layer: layer == "conv1" or recipe.meets(layer) for layer in recipe.layers}
     count = {layer: 1 if reads_all[layer] else recipe.towers for layer in recipe.layers}
     if apart := [layer for layer in recipe.layers if layer not in CONVOLUTIONS and count[layer] > 1]:
