@@ -173,9 +173,11 @@ def onnx_difference(net: TrainedAlexNet, path: Path, images: int = 8) -> float:
 
     As a share of the largest logit where that is above 1: float32 is only so fine.
     """
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, SessionOptions
 
-    session = InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # no threads beside torch's
+    session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
     pixels = random_crops(net, images)
     differences, largest = [], 1.0
     for batch in pixels.split([1, images - 1]):
