@@ -41,7 +41,7 @@ class RunDirectory:
                 directory.mkdir(parents=True, exist_ok=True)
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(13, "Permission denied")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "config.json is not readable"
             raise InputError(f"--out {self.path}: cannot be used ({reason}); give another directory") from error
 
