@@ -19,26 +19,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from alexnet2012.command_line import Parser, tell
 from alexnet2012.data.imagenet_source import Source, open_source
 from alexnet2012.data.preparation import Settings, prepare
 from alexnet2012.data.preparation_verify import Check, check_archives, verify
 from alexnet2012.errors import InputError
 
 STOPPED = 130  # the shell's code for Ctrl-C
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with a flag in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see --help")
 
 
 class Speed(ProgressColumn):
@@ -62,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         if flags.verify:
             check(console, source, manifest, flags)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -72,13 +66,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The flags. Raises InputError."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser("ImageNet's official archives, or an extracted copy of them, made into shards and statistics.")
     parser.add_argument("source", metavar="SOURCE", type=Path, help="directory with the archives, or the images")
-    parser.add_argument("--out", type=Path, default=Path("data/imagenet"), help="directory to make (%(default)s)")
-    parser.add_argument("--quality", type=between(1, 95), default=95, help="of the stored JPEGs (%(default)s)")
-    parser.add_argument("--seed", type=between(0, 2**32), default=0, help="of the order (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("data/imagenet"), help="directory to make")
+    parser.add_argument("--quality", type=between(1, 95), default=95, help="of the stored JPEGs")
+    parser.add_argument("--seed", type=between(0, 2**32), default=0, help="of the order")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument("--workers", type=between(1, 1024), default=cores, help="processes (all cores: %(default)s)")
+    parser.add_argument("--workers", type=between(1, 1024), default=cores, help="processes; by default one a core")
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave unreadable images out, and list them, instead of stopping"
     )

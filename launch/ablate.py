@@ -11,13 +11,13 @@ import train_imagenet
 from alexnet2012.ablation import estimate
 from alexnet2012.ablation.execution import Execution, slots
 from alexnet2012.ablation.study import ALL, BASE, CROPS, Planned, Run, found_runs
+from alexnet2012.command_line import Parser, main
 from alexnet2012.distributed import refuse_pairs
 from alexnet2012.errors import InputError
 from alexnet2012.reporting import ablation
 from alexnet2012.reporting.figures.style import save
 from alexnet2012.reporting.run_directory import write_whole
 from alexnet2012.reporting.run_log import duration
-from command_line import Parser, main
 
 HERE = Path(__file__).parent
 OWN = ("out", "seed", "time_limit", "describe", "net")  # flags of train_imagenet.py that are not a study's to give

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from alexnet2012.command_line import Parser, main
 from alexnet2012.data import open_dataset
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation.evaluate import Passage
@@ -16,7 +17,6 @@ from alexnet2012.reporting.figures.figure1 import claims, draw_figure1
 from alexnet2012.reporting.figures.style import save
 from alexnet2012.trained import TrainedAlexNet, load_checkpoint
 from alexnet2012.training.four_layers import learn_figure1, small_images
-from command_line import Parser, main
 from outputs import progress
 
 CIFAR10 = Path("data/cifar10")  # where figure 1's data of 2012 would lie

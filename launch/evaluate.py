@@ -6,6 +6,7 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
+from alexnet2012.command_line import Parser, alike, main
 from alexnet2012.data import open_dataset
 from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout
 from alexnet2012.errors import InputError
@@ -15,7 +16,6 @@ from alexnet2012.evaluation.evaluate import Passage
 from alexnet2012.evaluation.predictions import load_alike, write_per_class
 from alexnet2012.reporting.error_table import summary, table
 from alexnet2012.trained import TrainedAlexNet, load_checkpoint
-from command_line import Parser, alike, main
 from outputs import output_file, progress, write_whole
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+from alexnet2012.command_line import Parser, main
 from alexnet2012.errors import InputError
 from alexnet2012.trained import load_checkpoint
 from alexnet2012.trained.exports import save_grouped, save_onnx, save_safetensors, save_with_weights_of
 from alexnet2012.training import checkpoint
-from command_line import Parser, main
 from outputs import output_file, write_whole
 
 

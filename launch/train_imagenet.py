@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from alexnet2012.command_line import Parser, alike, main
 from alexnet2012.data import open_dataset
 from alexnet2012.distributed import TIMEOUT
 from alexnet2012.errors import InputError
@@ -16,7 +17,6 @@ from alexnet2012.network.taught import TAUGHT
 from alexnet2012.recipe import VARIANTS, Recipe, paper_recipe, source_recipe
 from alexnet2012.reporting.layer_table import layer_table
 from alexnet2012.training import Settings, run
-from command_line import Parser, alike, main
 
 IMAGENET_CLASSES = 1000
 RECIPES = {"paper": paper_recipe, "source": source_recipe}

@@ -28,7 +28,7 @@ def telling_net(dataset: Dataset, statistics: Statistics, recipe: Recipe, seed: 
     """A net drawn from ``seed``, its last layer scaled so that classes compete on the images of ``dataset``."""
     net = AlexNet(recipe, len(dataset.classes), seed).eval()
     images = torch.from_numpy(np.stack([load(dataset, index)[0] for index in range(min(len(dataset), 20))]))
-    (centre,) = views(images, torch.from_numpy(statistics.mean), recipe, 1)
+    (centre,) = views(images, statistics.mean_on("cpu"), recipe, 1)
     with torch.no_grad():
         logits = net(centre)
         spread = float(logits.std(0).mean())

@@ -65,7 +65,7 @@ def test_each_process_holds_its_towers_and_nothing_else(one_process: Path, other
 def test_the_losses_are_the_recorded_ones_in_one_process_and_in_two(tmp_path: Path) -> None:
     """On the sample. The second run finds the statistics of the first: the slow part, and not what is tested."""
     recorded = dict(enumerate(json.loads(GOLDEN.read_text())["losses"], start=1))
-    flags = (*SMALL, "--data", "sample", "--batch-size", 16, "--max-steps", 20)
+    flags = (*SMALL, "--workers", 2, "--data", "sample", "--batch-size", 16, "--max-steps", 20)
     one, two = tmp_path / "one", tmp_path / "two"
     ended = here(TRAIN, *flags, "--out", one)
     assert (ended.code, ended.err) == (0, "")

@@ -144,8 +144,8 @@ def scaled(images: Tensor, recipe: ImageRecipe) -> Tensor:
 
 def _mean_under(views: Views, mean: Tensor, size: int) -> Tensor:
     """The mean image under each crop: (n, 3, size, size)."""
-    steps = np.arange(size)
-    rows = views.top[:, None] + steps
-    columns = views.left[:, None] + np.where(views.reflect[:, None], size - 1 - steps, steps)
-    row, column = (torch.from_numpy(part).to(mean.device, non_blocking=True) for part in (rows, columns))
-    return mean.permute(2, 0, 1)[:, row[:, :, None], column[:, None, :]].transpose(0, 1)
+    both = torch.stack([mean, mean.flip(1)]).permute(0, 3, 1, 2).contiguous()
+    crops = both.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5)  # reflected, top, left: a view
+    left = np.where(views.reflect, mean.shape[1] - size - views.left, views.left)
+    places = (views.reflect.astype(np.int64), views.top, left)
+    return crops[tuple(torch.from_numpy(place).to(mean.device, non_blocking=True) for place in places)]

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from alexnet2012.data.pixels import SIDE, load
 
@@ -23,7 +25,7 @@ CHUNK = 64  # images a task decodes and sums: 12 MB
 class Statistics:
     """Of all pixels of the 256x256 training images, RGB, 0..255 (P §2, §4.1)."""
 
-    mean: NDArray[np.float32]  # (256, 256, 3) mean image
+    mean: NDArray[np.float64]  # (256, 256, 3) mean image
     covariance: NDArray[np.float64]  # (3, 3) of RGB about the mean colour
     eigenvalues: NDArray[np.float64]  # (3,) variances, descending, at least 0
     eigenvectors: NDArray[np.float64]  # (3, 3) one a column, its largest component positive
@@ -34,6 +36,10 @@ class Statistics:
         """(3, 3): eigenvectors as columns, each times its standard deviation sqrt(lambda) (S; P §4.1 says lambda)."""
         return self.eigenvectors * np.sqrt(self.eigenvalues)
 
+    def mean_on(self, device: torch.device | str) -> Tensor:
+        """The mean image as what is subtracted from pixels: float32 (256, 256, 3) on ``device``."""
+        return torch.from_numpy(self.mean).to(device, torch.float32)
+
     def save(self, path: str | Path) -> None:
         """Write an uncompressed npz, one array a field."""
         with Path(path).open("wb") as file:
@@ -42,7 +48,7 @@ class Statistics:
     @classmethod
     def none(cls) -> Statistics:
         """Of no image, for nets that use none of it."""
-        return cls(np.zeros((SIDE, SIDE, 3), np.float32), np.zeros((3, 3)), np.zeros(3), np.eye(3), 0)
+        return cls(np.zeros((SIDE, SIDE, 3)), np.zeros((3, 3)), np.zeros(3), np.eye(3), 0)
 
     @classmethod
     def load(cls, path: str | Path) -> Statistics:
@@ -97,8 +103,7 @@ class Sums:
         values, vectors = np.linalg.eigh(covariance)
         values, vectors = values[::-1].clip(0), vectors[:, ::-1]
         largest = vectors[np.abs(vectors).argmax(0), range(3)]
-        mean = (self.pixels / self.images).astype(np.float32)
-        return Statistics(mean, covariance, values, vectors * np.sign(largest), self.images)
+        return Statistics(self.pixels / self.images, covariance, values, vectors * np.sign(largest), self.images)
 
 
 def measure(

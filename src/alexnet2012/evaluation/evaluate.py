@@ -100,7 +100,7 @@ def outputs(
     own ``statistics``. Raises InputError naming a file that is no image.
     """
     device = layout.devices[0]
-    means = [torch.from_numpy(of_net.mean).to(device) for of_net in statistics]
+    means = [of_net.mean_on(device) for of_net in statistics]
     first = 0
     for images in replica_images(layout, dataset, nets[0].recipe, passage):
         layout.begin("evaluation")

@@ -78,7 +78,7 @@ def extract(
 ) -> None:
     """Write fc7 of every image of ``dataset``, batch by batch, in npy's format."""
     layout = Layout(devices=(net.held[0].device,))
-    mean = torch.from_numpy(dataset.statistics.mean).to(layout.devices[0])
+    mean = dataset.statistics.mean_on(layout.devices[0])
     width = sum(tower.fc7.out_features for tower in net.held)
     write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (len(dataset), width)})
     for images in replica_images(layout, dataset, net.recipe, passage):

@@ -165,7 +165,7 @@ def random_crops(net: TrainedAlexNet, count: int) -> Tensor:
     """Crops of random images, ready for ``net``."""
     random, side = torch.Generator().manual_seed(0), net.recipe.image_size
     images = torch.randint(256, (count, side, side, 3), generator=random, dtype=torch.uint8)
-    return next(views(images, torch.from_numpy(net.statistics.mean), net.recipe, 1)).contiguous()
+    return next(views(images, net.statistics.mean_on("cpu"), net.recipe, 1)).contiguous()
 
 
 def onnx_difference(net: TrainedAlexNet, path: Path, images: int = 8) -> float:

@@ -80,7 +80,7 @@ class Answers:
     def probabilities(self: Any, pixels: Tensor, crops: int = 10) -> Tensor:
         """Softmax outputs (n, classes) for uint8 images (n, 256, 256, 3), on the CPU."""
         device = self.held[0].device
-        mean = torch.from_numpy(self.statistics.mean).to(device)
+        mean = self.statistics.mean_on(device)
         with evaluating(self):
             return softmax_outputs(self, pixels.to(device), mean, crops)[0].cpu()
 

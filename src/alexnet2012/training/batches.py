@@ -30,7 +30,7 @@ class TrainingBatches:
         self.steps = range(first_step, plan.steps)
         self.own = share(plan.batch_size, layout.rank, layout.processes)
         self.replica = share(plan.batch_size, layout.replica, layout.replicas)
-        self.mean = torch.from_numpy(dataset.statistics.mean).to(layout.devices[0])
+        self.mean = dataset.statistics.mean_on(layout.devices[0])
         self.decode_on = torch.device("cpu") if layout.backend == "gloo" else layout.devices[0]
         own_views = (plan.views(step, self.own.start, self.own.stop) for step in self.steps)
         skip_bad = settings.on_bad_image == "skip"

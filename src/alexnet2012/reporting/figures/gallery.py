@@ -36,7 +36,7 @@ def guesses(net: AlexNet, val: Dataset) -> dict[str, Figure]:
     """P figure 4 left: eight images spread over ``val``, whose class names and statistics are the net's."""
     device, chosen = net.held[0].device, spread(val, GUESSED)
     images = np.stack([load(chosen, index, net.recipe.image_size)[0] for index in range(len(chosen))])
-    mean = torch.from_numpy(val.statistics.mean).to(device)
+    mean = val.statistics.mean_on(device)
     with evaluating(net):
         probabilities = softmax_outputs(net, torch.from_numpy(images).to(device), mean, 10)[0].cpu().numpy()
     return {"figure4-guesses": draw_guesses(images, chosen.labels.tolist(), probabilities, val.classes)}
@@ -56,7 +56,7 @@ def neighbours(
     """
     device, queries = net.held[0].device, spread(val, QUERIES)
     images = [load(queries, index, net.recipe.image_size)[0] for index in range(len(queries))]
-    mean = torch.from_numpy(train.statistics.mean).to(device)
+    mean = train.statistics.mean_on(device)
     with evaluating(net):
         of_queries = fc7(net, torch.from_numpy(np.stack(images)).to(device), mean).cpu()
     features = features_file(net, train, directory, passage, progress)

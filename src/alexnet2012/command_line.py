@@ -1,4 +1,4 @@
-"""What every command shares: flags that fail in one line, and exit codes for the shell."""
+"""What every command of launch/ and data_prep/ shares: flags that fail in one line, and exit codes for the shell."""
 
 from __future__ import annotations
 
