@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, ReduceLROnPlateau
 
 from alexnet2012 import AlexNet, paper_recipe, source_recipe
-from alexnet2012.training import PaperSGD
+from alexnet2012.training import PaperSGD, optimizer_cpp
 from alexnet2012.training.optimizer import make_optimizer, parameter_groups
 
 STEPS, DROP = 12, 5  # the rate is divided by 10 from step DROP
@@ -48,6 +48,39 @@ def train(optimizer: torch.optim.Optimizer, w: nn.Parameter, steps: range = rang
                 group["lr"] = rate(step)
             w.grad = torch.tensor(gradient, dtype=torch.float64)
             optimizer.step()
+
+
+LAST, FIRST = torch.channels_last, torch.contiguous_format
+
+
+@pytest.mark.parametrize(("of_weight", "of_gradient"), [(FIRST, FIRST), (LAST, LAST), (LAST, FIRST)])
+@pytest.mark.parametrize("built", [True, False])
+def test_float32_tensors_of_every_format_are_updated_alike(
+    of_weight: torch.memory_format, of_gradient: torch.memory_format, built: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled or not: beside the same steps in float64."""
+    if not built:
+        monkeypatch.setattr(optimizer_cpp, "library", lambda: None)
+    w = nn.Parameter(torch.randn(6, 5, 3, 3).contiguous(memory_format=of_weight))
+    exact = nn.Parameter(w.detach().double())
+    optimizers = [PaperSGD([one], 0.01) for one in (w, exact)]
+    for _ in range(5):
+        gradient = torch.randn(6, 5, 3, 3)
+        w.grad, exact.grad = gradient.contiguous(memory_format=of_gradient), gradient.double()
+        for optimizer in optimizers:
+            optimizer.step()
+    compiled_ones = built and of_weight == of_gradient and optimizer_cpp.library() is not None
+    assert optimizer_cpp.takes(w, optimizers[0].velocity(w)) == compiled_ones
+    torch.testing.assert_close(w.data, exact.data.float())
+
+
+def test_a_weight_updated_in_cpp_is_known_to_have_changed() -> None:
+    """Autograd refuses to go back through what an update has overwritten."""
+    w = nn.Parameter(torch.ones(3))
+    w.grad, squares = torch.ones(3), w.square().sum()
+    PaperSGD([w], 0.01).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        squares.backward()
 
 
 @pytest.mark.parametrize(("momentum", "decay"), [(0.9, 0.0005), (0.9, 0.0), (0.0, 0.1), (0.5, 0.3)])

@@ -1,4 +1,4 @@
-"""A part of a data set's images: to hold some of the training images back for validation."""
+"""A part of a data set's images: for instance the training images held back for validation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from alexnet2012.errors import InputError
 
 
 class Part(Dataset):
-    """Some images of ``whole``, by index, in that order; its statistics are measured on them alone."""
+    """Some images of ``whole``, by index, in that order; unless given, its statistics are those of these alone."""
 
     def __init__(self, whole: Dataset, indices: NDArray[np.int64]) -> None:
         super().__init__(np.asarray(whole.labels)[indices], whole.classes, None)
-        self.whole, self.indices, self.square256 = whole, indices, False
+        self.whole, self.indices, self.square256 = whole, indices, whole.square256
 
     def encoded(self, index: int) -> bytes:
         return self.whole.encoded(int(self.indices[index]))

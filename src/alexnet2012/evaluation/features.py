@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet2012.data import Dataset
+from alexnet2012.data.part import Part
 from alexnet2012.distributed import Layout
 from alexnet2012.evaluation.crops import views
 from alexnet2012.evaluation.evaluate import Passage, evaluating, replica_images
@@ -23,26 +24,12 @@ from alexnet2012.network import AlexNet
 ROWS = 1024  # features compared at a time: 16 MB
 
 
-class Chosen(Dataset):
-    """Some images of a data set, by index."""
-
-    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
-        super().__init__(np.asarray(dataset.labels)[list(indices)], dataset.classes, None)
-        self.whole, self.indices, self.square256 = dataset, list(indices), dataset.square256
-        self._statistics = dataset.statistics
-
-    def encoded(self, index: int) -> bytes:
-        return self.whole.encoded(self.indices[index])
-
-    def name(self, index: int) -> str:
-        return self.whole.name(self.indices[index])
-
-
 def spread(dataset: Dataset, count: int) -> Dataset:
     """At most ``count`` images of ``dataset``, evenly spread over it."""
     if count >= len(dataset):
         return dataset
-    return Chosen(dataset, [(2 * place + 1) * len(dataset) // (2 * count) for place in range(count)])
+    chosen = (2 * np.arange(count) + 1) * len(dataset) // (2 * count)
+    return Part(dataset, chosen).with_statistics(dataset.statistics)
 
 
 def fc7(net: AlexNet, images: Tensor, mean: Tensor) -> Tensor:

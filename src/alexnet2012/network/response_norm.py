@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from alexnet2012.compiled import BuildError
 from alexnet2012.network import response_norm_cpp, response_norm_eager
 from alexnet2012.network.response_norm_eager import Formula, Kernel
 
@@ -47,7 +48,7 @@ def _fast_kernel(device_type: str) -> Kernel:
     if device_type == "cpu":
         try:
             return response_norm_cpp.build() or eager._replace(name="eager (no C++ compiler)")
-        except response_norm_cpp.BuildError as error:
+        except BuildError as error:
             warnings.warn(f"LRN runs its slower eager kernel, as the C++ one was not built: {error}", stacklevel=2)
             return eager._replace(name="eager (the C++ build failed)")
     if device_type == "cuda" and importlib.util.find_spec("triton") is None:

@@ -1,26 +1,14 @@
-"""Local response normalisation on the CPU in C++, compiled at first use for the machine it runs on.
-
-Plain C++ behind ctypes: without torch's headers it compiles in seconds. The library is kept in
-``$XDG_CACHE_HOME/alexnet2012`` (``~/.cache``), named after source, flags, compiler and processor.
-"""
+"""Local response normalisation on the CPU in C++."""
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from alexnet2012.compiled import compiled
 from alexnet2012.network.response_norm_eager import Formula, Kernel
-
-FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC"]
-BUILD_SECONDS = 120  # then the compiler is given up
 
 SOURCE = r"""
 #include <algorithm>
@@ -126,16 +114,12 @@ extern "C" void local_response_norm(const void* a, const void* grad, void* out, 
 """
 
 
-class BuildError(Exception):
-    """A compiler is there, but no library came of it. The message is one line."""
-
-
 class Library:
     """The compiled kernel. Tensors are float32 or float64, contiguous (rows, C, inner), on the CPU."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, library: ctypes.CDLL) -> None:
         long, double, pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
-        self.call = ctypes.CDLL(str(path)).local_response_norm
+        self.call = library.local_response_norm
         self.call.argtypes = [*[pointer] * 3, ctypes.c_int, *[long] * 4, *[double] * 3, ctypes.c_int]
         self.call.restype = None
 
@@ -151,37 +135,8 @@ class Library:
 
 
 def build() -> Kernel | None:
-    """Compile the kernel, or find it in the cache, and load it; None if this machine has no C++ compiler.
-
-    Several processes may do so at once: each puts a complete file in place. Raises BuildError.
-    """
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None:
+    """The kernel; None if this machine has no C++ compiler. Raises BuildError."""
+    if (library := compiled("response_norm", SOURCE)) is None:
         return None
-    try:
-        library = Library(_compiled(compiler))
-    except subprocess.CalledProcessError as error:
-        raise BuildError(f"{compiler}: {(error.stderr.strip() or 'failed').splitlines()[0]}") from error
-    except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
-        raise BuildError(str(error)) from error
-    return Kernel("inline C++", library.forward, library.backward)
-
-
-def _compiled(compiler: str) -> Path:
-    """The library for this compiler and processor (predefined macros tell them apart), compiled if it is missing."""
-    macros = _output([compiler, "-march=native", "-dM", "-E", "-x", "c++", "-"], source="")
-    key = hashlib.sha256("\0".join([SOURCE, *FLAGS, macros]).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet2012"
-    library = cache / f"response_norm-{key}.so"
-    if not library.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as own:
-            _output([compiler, *FLAGS, "-x", "c++", "-", "-o", f"{own}/library.so"], SOURCE)
-            Path(own, "library.so").replace(library)
-    return library
-
-
-def _output(command: list[str], source: str) -> str:
-    return subprocess.run(
-        command, input=source, capture_output=True, text=True, check=True, timeout=BUILD_SECONDS
-    ).stdout
+    kernel = Library(library)
+    return Kernel("inline C++", kernel.forward, kernel.backward)

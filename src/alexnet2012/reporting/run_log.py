@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +21,7 @@ class RunLog:
     def __init__(self, run: RunDirectory, step: int, settings: dict[str, Any]) -> None:
         run.drop_rows_after(step)
         self.rows = run.metrics.open("a", buffering=1)
+        wait_for_a_later_name(run.tensorboard)
         self.board = SummaryWriter(str(run.tensorboard), purge_step=step + 1)
         self.board.add_text("settings", "```\n" + json.dumps(settings, indent=2) + "\n```", step)
 
@@ -70,6 +73,13 @@ class RunLog:
     def close(self) -> None:
         self.rows.close()
         self.board.close()
+
+
+def wait_for_a_later_name(directory: Path) -> None:
+    """TensorBoard reads event files in the order of their names, which begin with the second they were opened in."""
+    opened = [path.name.removeprefix("events.out.tfevents.")[:10] for path in directory.glob("events.out.tfevents.*")]
+    while f"{int(time.time()):010d}" in opened:
+        time.sleep(0.05)
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet2012.recipe import Recipe
+from alexnet2012.training import optimizer_cpp
 
 
 class PaperSGD(torch.optim.Optimizer):
@@ -46,13 +47,22 @@ class PaperSGD(torch.optim.Optimizer):
         return loss
 
     def update(self, weights: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
-        velocities = [self.velocity(w) for w in weights]
+        """One pass over the tensors that the compiled update takes, four for all others together."""
+        others = []
+        for weight in weights:
+            if optimizer_cpp.takes(weight, self.velocity(weight)):
+                optimizer_cpp.update(weight, self.velocity(weight), lr, momentum, weight_decay)
+            else:
+                others.append(weight)
+        if not others:
+            return
+        velocities = [self.velocity(w) for w in others]
         torch._foreach_mul_(velocities, momentum)
         if weight_decay:
-            torch._foreach_add_(velocities, weights, alpha=-weight_decay * lr)
-        gradients = [w.grad for w in weights if w.grad is not None]
+            torch._foreach_add_(velocities, others, alpha=-weight_decay * lr)
+        gradients = [w.grad for w in others if w.grad is not None]
         torch._foreach_add_(velocities, gradients, alpha=-lr)
-        torch._foreach_add_(weights, velocities)
+        torch._foreach_add_(others, velocities)
 
     def velocity(self, weight: Tensor) -> Tensor:
         """The velocity of ``weight``, zero before its first update."""

@@ -20,6 +20,7 @@ from alexnet2012.errors import InputError
 from alexnet2012.network.response_norm import lrn_kernel
 from alexnet2012.reporting.run_directory import RunDirectory
 from alexnet2012.training import checkpoint
+from alexnet2012.training.optimizer_cpp import update_kernel
 from alexnet2012.training.saver import CheckpointStore
 from alexnet2012.training.settings import Settings
 from alexnet2012.training.trainer import Trainer
@@ -192,7 +193,8 @@ def announce(say: Callable[[str], None], settings: Settings, layout: Layout, tra
     say(f"devices  {layout.describe()}; {layout.threads} threads a process, {settings.precision}")
     say(f"loader   {settings.loader}, {settings.workers} decoding threads a process")
     steps = f"{recipe.epochs} epochs of {plan.steps_per_epoch} steps of {plan.batch_size} images"
-    say(f"lrn      {lrn_kernel(layout.devices[0])} kernel")
+    device = layout.devices[0]
+    say(f"kernels  LRN {lrn_kernel(device)}, weight update {update_kernel(device)}")
     say(f"plan     {steps}, schedule {settings.schedule}")
     say(f"loss     begins with a plateau near ln({classes}) = {math.log(classes):.3f}: expected, not a fault")
 

@@ -1,0 +1,98 @@
+"""Speed, each figure beside a peer or a limit: python launch/benchmark.py all --device cpu --json FILE"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from alexnet2012.benchmark import crossing, evaluation, growth, loading, normalising, stepping
+from alexnet2012.benchmark.contest import Figure
+from alexnet2012.command_line import Parser, main
+from alexnet2012.distributed import cores
+from alexnet2012.errors import InputError
+from alexnet2012.network.response_norm import lrn_kernel
+from alexnet2012.reporting.benchmark import machine, speed_table
+from outputs import output_file, write_whole
+
+Measure = Callable[[Namespace, torch.device], Iterator[Figure]]
+
+
+def under_torchrun(section: str, *counts: int) -> Measure:
+    """The same section measured by rank 0 of as many processes as ``counts`` say, one after the other."""
+
+    def measure(given: Namespace, device: torch.device) -> Iterator[Figure]:
+        for count in counts:
+            with tempfile.TemporaryDirectory() as name:
+                found = Path(name) / "figures.json"
+                run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+                own = [__file__, section, "--device", given.device, "--json", str(found)]
+                subprocess.run([*run, *own], check=True, stdout=subprocess.DEVNULL)
+                for figure in json.loads(found.read_text())["figures"]:
+                    yield Figure(**figure)
+
+    return measure
+
+
+SECTIONS: dict[str, Measure] = {
+    "lrn": lambda given, device: normalising.figures(device),
+    "step": lambda given, device: stepping.figures(device),
+    "exchange": under_torchrun("between-ranks", 2),
+    "loader": lambda given, device: loading.figures(device, given.data),
+    "evaluate": lambda given, device: evaluation.figures(device, given.data),
+    "growth": lambda given, device: growth.figures(device, given.data),
+    "replicas": under_torchrun("of-replicas", 2, 4),
+}
+RANKS: dict[str, Callable[[torch.device], Iterator[Figure]]] = {  # what this command has several ranks measure
+    "between-ranks": crossing.figures,
+    "of-replicas": growth.replicas,
+}
+
+
+def flags() -> Parser:
+    parser = Parser("Speed: every part beside a peer or its limit, in turns, medians and spread of several rounds.")
+    add = parser.add_argument
+    add("section", nargs="?", default="all", choices=("all", *SECTIONS, *RANKS), metavar="|".join(("all", *SECTIONS)))
+    add("--device", default="cpu", choices=("cpu", "cuda"))
+    add("--data", type=Path, help="a prepared set to read images from (default: one is made)")
+    add("--json", type=output_file, help="write the figures and the machine's description")
+    return parser
+
+
+def start(given: Namespace) -> None:
+    if given.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no CUDA device here")
+    device = torch.device(given.device)
+    described = machine(device) | {"LRN kernel": lrn_kernel(device)}
+    figures = measured(given, device)
+    if not figures:
+        return  # a rank that leaves telling to rank 0
+    Console().print(speed_table(figures), "; ".join(f"{name} {value}" for name, value in described.items()))
+    if given.json:
+        report = {"machine": described, "figures": [dataclasses.asdict(figure) for figure in figures]}
+        write_whole(given.json, lambda path: path.write_text(json.dumps(report, indent=1) + "\n"))
+
+
+def measured(given: Namespace, device: torch.device) -> list[Figure]:
+    if given.section in RANKS:
+        return list(RANKS[given.section](device))
+    torch.set_num_threads(cores())
+    figures = []
+    with Console(stderr=True).status("measuring") as status:
+        for name in SECTIONS if given.section == "all" else [given.section]:
+            for figure in SECTIONS[name](given, device):
+                figures.append(figure)
+                status.update(f"measuring {name}: {figure.what}")
+    return figures
+
+
+if __name__ == "__main__":
+    main(lambda: start(flags().parse_args()))

@@ -1,0 +1,94 @@
+"""What happens as the work grows: larger batches, more replicas, more images."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from alexnet2012.benchmark.contest import Figure, Seconds, beside, contest
+from alexnet2012.benchmark.photographs import prepared_and_files
+from alexnet2012.benchmark.stepping import inputs, our_step, trained
+from alexnet2012.data import TrainingPlan, open_dataset
+from alexnet2012.data.shards import MANIFEST
+from alexnet2012.distributed import open_layout
+from alexnet2012.network import AlexNet
+from alexnet2012.recipe import paper_recipe
+from alexnet2012.training.optimizer import make_optimizer
+
+BATCHES = (16, 32, 64, 128, 256, 512)
+REPLICATED = 128  # images a step over all replicas
+INDEXED = (10**3, 10**4, 10**5, 10**6, 10**7)
+SECONDS, MEGABYTES = 3.0, 400.0  # that 10^7 images may take
+
+
+def figures(device: torch.device, data: Path | None = None) -> Iterator[Figure]:
+    yield from batches(device)
+    yield from indices(data)
+
+
+def batches(device: torch.device) -> Iterator[Figure]:
+    """Images/s of a training step by batch size, beside the smallest's."""
+    smallest: Seconds = ()
+    for batch in BATCHES:
+        (taken,) = contest({"": our_step(batch, device, "fp32")}, device, rounds=3, seconds=0).values()
+        each = tuple(second / batch for second in taken)
+        smallest = smallest or each
+        yield beside("growth", f"training step, batch {batch}", each, f"batch {BATCHES[0]}", smallest, None, 1)
+
+
+def replicas(device: torch.device) -> Iterator[Figure]:
+    """Images/s of the replicas of both towers that call this together, beside one replica in one of the processes."""
+    with open_layout("together") as layout:
+        own = layout.devices[0]
+        net, alone = (AlexNet(paper_recipe()).place([own]) for _ in range(2))
+        step = trained(layout.replicate(net), make_optimizer(net, net.recipe), "fp32")
+        by_itself = trained(alone, make_optimizer(alone, net.recipe), "fp32")
+        images, labels = inputs(REPLICATED // layout.replicas, own)
+        candidates = {"ours": lambda: step(images, labels), "alone": lambda: by_itself(images, labels)}
+        together, apart = contest(candidates, own, rounds=3, seconds=0).values()
+        if layout.first:
+            what = f"a training step of {layout.replicas} replicas, batch {REPLICATED}"
+            yield beside("growth", what, together, "the same without averaging gradients", apart, None, REPLICATED)
+
+
+def indices(data: Path | None = None) -> Iterator[Figure]:
+    """Opening a prepared set and planning its first batch, beside what 10^7 images may take."""
+    with prepared_and_files(data, images=256) as (prepared, _), TemporaryDirectory(prefix="alexnet2012-") as name:
+        for images in INDEXED:
+            enlarge(prepared, Path(name), images)
+            before, start = resident(), time.perf_counter()
+            dataset = open_dataset(name, "train")
+            TrainingPlan(paper_recipe(), images, 128, 0, dataset.statistics, 90).views(0)
+            seconds, megabytes = time.perf_counter() - start, max(resident() - before, 0.1)
+            what = f"opening {images:,} images and planning a batch"
+            for unit, ours, most in (("ms", 1000 * seconds, 1000 * SECONDS), ("MB", megabytes, MEGABYTES)):
+                ratio = most / ours
+                yield Figure("growth", what, "what is allowed", unit, ours, most, ratio, ratio, ratio, 1.0)
+
+
+def enlarge(prepared: Path, directory: Path, images: int) -> None:
+    """In ``directory`` the set of ``prepared``, its training images repeated to ``images`` by the index."""
+    for path in prepared.iterdir():
+        if not (directory / path.name).exists():
+            (directory / path.name).symlink_to(path)
+    manifest = json.loads((prepared / MANIFEST).read_text())
+    manifest["splits"]["train"]["images"] = images
+    index = np.resize(np.load(prepared / "train-index.npy"), images)
+    for name, write in (
+        (MANIFEST, lambda path: path.write_text(json.dumps(manifest))),
+        ("train-index.npy", lambda path: np.save(path, index)),
+    ):
+        (directory / name).unlink()
+        write(directory / name)
+
+
+def resident() -> float:
+    """MB of main memory that this process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
