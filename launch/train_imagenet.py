@@ -35,7 +35,12 @@ def flags() -> Parser:
     add("--seed", type=int, default=0)
     add("--width", type=float, default=1.0, help="multiplies kernels and neurons")
     add("--max-steps", type=int, help="stop after this step of the run")
-    add("--precision", default="fp32", choices=("fp32", "bf16"), help="type of the activations")
+    add(
+        "--precision",
+        default="fp32",
+        choices=("fp32", "tf32", "bf16"),
+        help="of products; bf16 also stores activations so",
+    )
     add("--loader", default="dali", choices=("dali", "torch"))
     add("--workers", type=int, default=2, help="decoding threads a process")
     add("--placement", default="split", choices=("split", "together"), help="a tower a process, or both in each")

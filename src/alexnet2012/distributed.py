@@ -107,6 +107,7 @@ def open_layout(
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
     threads = max(1, cores() // local_processes)
     torch.set_num_threads(threads)
+    allow_tf32(False)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
     if processes == 1:
@@ -185,6 +186,11 @@ def naming_lost_ranks(heartbeat: Heartbeat | None) -> Iterator[None]:
 def longer_than(timeout: float) -> timedelta:
     """The collectives' own timeout: the heartbeat speaks first, for it knows which rank is lost."""
     return timedelta(seconds=2 * timeout + 60)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether CUDA may round the factors of float32 products to TF32's 10 bits; torch lets convolutions do so."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def cores() -> int:

@@ -51,6 +51,7 @@ def train(tree: Path, *flags: object) -> Ended:
         ("--schedule cosine", "--schedule cosine"),
         ("--loader ffcv", "--loader"),
         ("--precision fp8", "--precision"),
+        ("--precision tf32", "--precision tf32: only CUDA devices have it"),
         ("--placement apart", "--placement"),
         ("--exchange-at conv5", "--exchange-at"),
         ("--without conv5", "--without"),

@@ -34,7 +34,10 @@ def figures(device: torch.device) -> Iterator[Figure]:
 def of_tensor(x: Tensor, what: str, device: torch.device) -> Iterator[Figure]:
     recipe = paper_recipe()
     gradient = torch.randn_like(x)
-    ours, theirs = LocalResponseNorm(), their_lrn(recipe)
+    ours: Callable[[Tensor], Tensor] = LocalResponseNorm()
+    theirs: Callable[[Tensor], Tensor] = their_lrn(recipe)
+    if x.dtype == torch.bfloat16 and not x.is_cuda:
+        theirs = in_float32(theirs)  # it has no bfloat16 of its own here
     copies = copying(x.detach(), gradient)
     for passed in PASSES:
         candidates = {
@@ -46,9 +49,14 @@ def of_tensor(x: Tensor, what: str, device: torch.device) -> Iterator[Figure]:
         yield from compare("lrn", f"{passed}, {what}", contest(candidates, device), goals)
 
 
-def their_lrn(recipe: Recipe) -> nn.LocalResponseNorm:
+def their_lrn(recipe: Recipe) -> nn.Module:
     """torch's own, of the same function: it takes the mean over the window, not the sum."""
     return nn.LocalResponseNorm(recipe.lrn_size, recipe.lrn_alpha * recipe.lrn_size, recipe.lrn_beta, recipe.lrn_k)
+
+
+def in_float32(lrn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """``lrn`` between two conversions."""
+    return lambda x: lrn(x.float()).to(x.dtype)
 
 
 def work(lrn: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor, passed: str) -> Callable[[], object]:

@@ -113,6 +113,8 @@ def silent(line: str) -> None:
 def check(settings: Settings, layout: Layout, directory: RunDirectory) -> Path | None:
     """Take the run's directory; the checkpoint to go on from, if any. Raises InputError for what cannot run."""
     batch, replicas = settings.recipe.batch_size, layout.replicas
+    if settings.precision == "tf32" and layout.devices[0].type != "cuda":
+        raise InputError("--precision tf32: only CUDA devices have it, and there is none here; use fp32 or bf16")
     if batch % replicas:
         raise InputError(
             f"--batch-size {batch}: does not divide among {replicas} replicas; give a multiple of {replicas}"

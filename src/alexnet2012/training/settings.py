@@ -21,7 +21,7 @@ class Settings:
     variants: tuple[str, ...] = ()  # their names, keys of recipe.VARIANTS
     schedule: str = "steps"
     seed: int = 0
-    precision: str = "fp32"  # "fp32" or "bf16": the type of the activations
+    precision: str = "fp32"  # of products: "fp32", on CUDA also "tf32", or "bf16", also of the activations
     out: Path | None = None
     max_steps: int | None = None  # absolute: stop after this step of the run
     loader: str = "dali"

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet2012.data import Dataset, TrainingPlan
-from alexnet2012.distributed import Layout, PendingMean
+from alexnet2012.distributed import Layout, PendingMean, allow_tf32
 from alexnet2012.errors import Diverged
 from alexnet2012.evaluation import evaluate
 from alexnet2012.network.build import build_net
@@ -54,6 +54,7 @@ class Trainer:
         self.last_step = min(self.plan.steps, settings.max_steps or self.plan.steps)
         self.net = build_net(recipe, len(train.classes), settings.seed, layout.exchange(recipe.towers))
         self.net.place(layout.devices)
+        allow_tf32(settings.precision == "tf32")
         self.replicated = layout.replicate(self.net)
         self.optimizer = make_optimizer(self.net, recipe)
         self.schedule = Schedule(settings.schedule, self.optimizer, recipe, self.plan.steps)
@@ -143,7 +144,7 @@ class Trainer:
         self.optimizer.step()
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self.settings.precision == "fp32":
+        if self.settings.precision != "bf16":
             return contextlib.nullcontext()
         return torch.autocast(self.layout.devices[0].type, torch.bfloat16)
 
