@@ -221,7 +221,7 @@ def refuse_pairs(placement: str, processes: int, local_processes: int, towers: i
     """Raises InputError, on every rank, where towers cannot be paired."""
     error = None
     if placement == "split" and towers == 1:
-        error = InputError("--one-tower: one tower cannot be split over processes; add --placement together")
+        error = InputError("--placement split: this net has one tower, not one a process; add --placement together")
     elif placement == "split" and processes % 2:
         error = InputError(
             f"--nproc-per-node: {processes} processes cannot hold a tower each in pairs; "

@@ -19,7 +19,7 @@ ABLATE = ROOT / "launch" / "ablate.py"
         (("--seed", "1"), "seed: not for all runs"),
         (("--no-lrn",), "no-lrn: not for all runs"),
         (("--epoch", "3"), "unrecognized arguments: --epoch 3"),
-        (("--variants", "one-tower", "--processes", "2"), "one tower cannot be split over processes"),
+        (("--variants", "one-tower", "--processes", "2"), "one tower, not one a process"),
         (("--jobs", "0"), "must be at least 1"),
     ],
 )
