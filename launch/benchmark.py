@@ -20,7 +20,7 @@ from alexnet2012.command_line import Parser, main
 from alexnet2012.distributed import cores
 from alexnet2012.errors import InputError
 from alexnet2012.network.response_norm import lrn_kernel
-from alexnet2012.reporting.benchmark import machine, speed_table
+from alexnet2012.reporting.benchmark import machine, speed_lines
 from outputs import output_file, write_whole
 
 Measure = Callable[[Namespace, torch.device], Iterator[Figure]]
@@ -75,7 +75,7 @@ def start(given: Namespace) -> None:
     figures = measured(given, device)
     if not figures:
         return  # a rank that leaves telling to rank 0
-    Console().print(speed_table(figures), "; ".join(f"{name} {value}" for name, value in described.items()))
+    print(*speed_lines(figures), "; ".join(f"{name} {value}" for name, value in described.items()), sep="\n")
     if given.json:
         report = {"machine": described, "figures": [dataclasses.asdict(figure) for figure in figures]}
         write_whole(given.json, lambda path: path.write_text(json.dumps(report, indent=1) + "\n"))

@@ -109,8 +109,16 @@ def _uniform(seed: int, epoch: int, first: int, last: int) -> NDArray[np.float64
 
 @lru_cache(maxsize=1)
 def _epoch_order(seed: int, epoch: int, images: int) -> NDArray[np.int64]:
-    """The epoch's permutation. Sorting raw draws keeps it the same in every numpy, which ``permutation`` need not."""
-    order = _philox(seed, ORDER, epoch).random_raw(images).argsort(kind="stable")
+    """The epoch's permutation. Sorting raw draws keeps it the same in every numpy, which ``permutation`` need not.
+
+    An image's number takes the low bits of its draw and goes with it: no two are equal, and a sort of numbers takes a
+    tenth of the time of an argsort.
+    """
+    bits = np.uint64(images.bit_length())
+    draws = _philox(seed, ORDER, epoch).random_raw(images)
+    draws = (draws >> bits << bits) | np.arange(images, dtype=np.uint64)
+    draws.sort()
+    order = (draws & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
     order.flags.writeable = False
     return order
 

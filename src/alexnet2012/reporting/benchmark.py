@@ -1,16 +1,14 @@
-"""Speed as a table for a person."""
+"""Speed, for a person to read."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
 import torch
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from alexnet2012.benchmark.contest import Figure
 from alexnet2012.distributed import cores
@@ -36,25 +34,20 @@ def cpu_lines() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def speed_table(figures: Sequence[Figure]) -> Table:
-    """A row for what was measured, then one for each peer or limit; 80 columns wide."""
-    caption = "Ratio: how many times as fast ours is, the median of the rounds, then the least and the largest."
-    table = Table(caption=caption, box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("measured, and beside what")
-    for column in ("", "", "ratio", "least", "most", "goal"):
-        table.add_column(column, justify="right", no_wrap=True)
+def speed_lines(figures: Sequence[Figure]) -> Iterator[str]:
+    """What was measured, and below it a line for each peer or limit."""
     shown = ""
     for figure in figures:
-        title = f"{figure.section}: {figure.what}"
+        title = f"{figure.section}: {figure.what}: {number(figure.ours)} {figure.unit}"
         if title != shown:
-            table.add_row(title, number(figure.ours), figure.unit)
+            yield title
         shown = title
-        goal = "" if figure.goal is None else f"{figure.goal:g}" + " MISSED" * (figure.ratio < figure.goal)
-        ratios = (f"{ratio:.2f}" for ratio in (figure.ratio, figure.low, figure.high))
-        table.add_row(f"  {figure.beside}", number(figure.theirs), figure.unit, *ratios, goal)
-    return table
+        goal = "" if figure.goal is None else f"; goal {figure.goal:g}" + " MISSED" * (figure.ratio < figure.goal)
+        spread = f"({number(figure.low)} to {number(figure.high)})"
+        theirs = f"{figure.beside}, {number(figure.theirs)} {figure.unit}"
+        yield f"  {number(figure.ratio)} times {spread} as fast as {theirs}{goal}"
 
 
 def number(value: float) -> str:
     """Three digits, or all before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
