@@ -95,7 +95,8 @@ class Heartbeat:
         still = [rank for rank in after if before[rank].number == after[rank].number and rank != self.rank]
         rank = min(still or after, key=lambda rank: after[rank].operations)
         return LostRank(
-            f"rank {rank} stopped answering at step {after[rank].step} ({after[rank].operation}); rank {self.rank} was "
+            f"rank {rank} stopped answering, last heard of in step {after[rank].step} ({after[rank].operation}); "
+            f"rank {self.rank} was "
             f"in step {self.beat.step} ({self.beat.operation}); the same command goes on from the last checkpoint"
         )
 

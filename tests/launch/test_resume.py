@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ import torch
 from running import SMALL, TRAIN, assert_refused, here, losses, rows, start, torchrun
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from alexnet2012.data import Statistics
 from alexnet2012.training import checkpoint
+from alexnet2012.training.trainer import Trainer
 
 STEPS = ("--max-steps", 20)
+STUCK = Path(__file__).with_name("train_without_beginning.py")
 
 
 def last(run: Path) -> dict:
@@ -98,6 +102,61 @@ def test_a_broken_last_checkpoint_costs_the_steps_behind_it_only(
     assert ended.code == 0
     assert ended.err.count("\n") == ended.err.count("passed over") == 1
     assert_same_to_the_bit(run, one_process)
+
+
+def test_named_checkpoints_are_enough_to_go_on(killed: Path, one_process: Path, tree: Path, tmp_path: Path) -> None:
+    """Whoever tidies the numbered ones away, or copies the named ones alone, loses nothing."""
+    run = shutil.copytree(killed, tmp_path / "run")
+    assert here(TRAIN, *SMALL, "--max-steps", 17, "--data", tree, "--out", run).code == 0
+    for path in run.glob("checkpoints/step-*.pt"):
+        path.unlink()
+    (run / "checkpoints" / "step-000000099.pt").mkdir()
+    ended = here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run)
+    assert (ended.code, ended.err) == (0, "")
+    assert "going on at step 17" in ended.out
+    assert_same_to_the_bit(run, one_process)
+
+
+def test_a_stop_at_an_epochs_end_puts_the_validation_off(
+    one_process: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "asked_to_stop", lambda trainer: True)
+        for step in (6, 12):
+            assert here(TRAIN, *SMALL, "--max-steps", 12, "--data", tree, "--out", run).code == 0
+            assert state(run) == ("preempted", step)
+            assert [row["step"] for row in rows(run) if "val_top1_error" in row] == list(range(6, step, 6))
+            patch.setattr(Trainer, "asked_to_stop", asked_after(6))
+    assert here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run).code == 0
+    assert_same_to_the_bit(run, one_process)
+
+
+def asked_after(step: int) -> Callable[[Trainer], bool]:
+    return lambda trainer: trainer.step > step
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_run_asked_to_stop_before_its_first_step_leaves_at_once(number: int, tree: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(STUCK, *SMALL, "--data", tree, "--out", run)
+    while process.poll() is None and not (run / "config.json").exists():
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "before its first step" in out
+    assert state(run) == ("preempted", 0)
+
+
+def test_statistics_of_other_data_are_measured_again(tree: Path, tmp_path: Path) -> None:
+    """The data grew after a run that was stopped before its first checkpoint."""
+    run, data = tmp_path / "run", shutil.copytree(tree, tmp_path / "data")
+    assert here(TRAIN, *SMALL, "--max-steps", 1, "--data", data, "--out", run).code == 0
+    shutil.rmtree(run / "checkpoints")
+    shutil.copy(data / "train" / "class0" / "0.JPEG", data / "train" / "class0" / "new.JPEG")
+    assert here(TRAIN, *SMALL, "--max-steps", 1, "--data", data, "--out", run).code == 0
+    assert Statistics.load(run / "statistics.npz").images == 41
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ class _Read:
 
 
 class DaliLoader:
-    """Yields what ``TorchLoader`` yields; resized pixels may differ by 1 of 255, all others are the same.
+    """Yields what ``TorchLoader`` yields; resized pixels may differ by 1 of 255 (CMYK: by 2), others are the same.
 
     ``batches`` are all Views or all index arrays. ``workers`` are DALI's threads; on a CUDA ``device`` the GPU decodes
     (it rounds differently). DALI is less strict than Pillow: damage behind a file's header may pass as pixels.

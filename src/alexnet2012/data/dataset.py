@@ -191,16 +191,20 @@ def _class_names(directory: Path) -> list[str]:
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; the data must hold train/<class>/ and val/<class>/")
     with os.scandir(directory) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir())
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise InputError(f"{directory}: no class folders; data_prep/prepare_imagenet.py reads ImageNet's other layouts")
     return names
 
 
 def _image_names(directory: Path) -> list[bytes]:
-    """The image files of one class, sorted; folders inside it are ignored."""
+    """The image files of one class, sorted; folders, hidden files and other suffixes are ignored.
+
+    A link to nothing counts: reading it names it.
+    """
     with os.scandir(os.fsencode(directory)) as entries:
-        names = sorted(entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES) and entry.is_file())
+        images = (entry for entry in entries if entry.name.lower().endswith(SUFFIXES) and entry.name[:1] != b".")
+        names = sorted(entry.name for entry in images if not entry.is_dir())
     if not names:
         raise InputError(f"{directory}: no .JPEG, .jpg or .png file in this class folder")
     return names

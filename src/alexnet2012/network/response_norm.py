@@ -125,7 +125,7 @@ _forward.register_autograd(_gradients, setup_context=_save)
 
 
 def _odd(size: int) -> int:
-    if size < 1 or size % 2 == 0:
+    if size != int(size) or size < 1 or size % 2 == 0:
         raise ValueError(f"size {size}: the window is centred (P §3.3), so its size must be odd")
     return size
 

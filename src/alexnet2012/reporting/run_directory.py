@@ -70,6 +70,10 @@ class RunDirectory:
         """Write ``state.json``: running, preempted, done or failed, with the step; torchrun hides exit codes."""
         write_whole(self.state, json.dumps({"state": state, "step": step, "reason": reason}) + "\n")
 
+    def step_said(self) -> int:
+        """The step in ``state.json``; 0 before there is one."""
+        return json.loads(self.state.read_text())["step"] if self.state.exists() else 0
+
     def refuse_other_settings(self, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
         for name in asked | recorded:
             if recorded.get(name) != asked.get(name):

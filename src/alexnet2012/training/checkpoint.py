@@ -23,6 +23,8 @@ from alexnet2012.recipe import Recipe
 from alexnet2012.training.optimizer import PaperSGD
 
 FORMAT = 1
+ALWAYS = {"format": int, "weights": dict, "recipe": dict, "classes": int, "step": int}  # what every checkpoint holds
+TO_GO_ON = {"velocities": dict, "schedule": dict, "images": int, "best_top1_error": float}  # and one of a run
 
 
 class Broken(InputError):
@@ -91,13 +93,19 @@ def load(path: Path | str) -> dict[str, Any]:
         raise Broken(f"{path}: not a whole checkpoint ({type(error).__name__})") from error
     if damaged is not None:
         raise Broken(f"{path}: damaged (the checksum of {damaged} differs)")
-    if not isinstance(saved, dict) or not {"format", "weights", "recipe"} <= saved.keys():
+    if not isinstance(saved, dict) or any(not isinstance(saved.get(name), kind) for name, kind in ALWAYS.items()):
         raise InputError(f"{path}: not a checkpoint of this project")
     if saved["format"] > FORMAT:
         raise InputError(
             f"{path}: format {saved['format']} is newer than {FORMAT}, the newest known here; update alexnet2012"
         )
     return saved
+
+
+def refuse_incomplete(saved: dict[str, Any], path: Path) -> None:
+    """Raises InputError for a checkpoint, such as an imported one, that no run can go on from."""
+    if missing := [name for name, kind in TO_GO_ON.items() if not isinstance(saved.get(name), kind)]:
+        raise InputError(f"{path}: holds no {', '.join(missing)}, so no run can go on from it; give another --out")
 
 
 def describe_data(classes: list[str], statistics: Statistics) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class PaperSGD(torch.optim.Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
     ) -> None:
-        if min(lr, momentum, weight_decay) < 0:
+        if not all(number >= 0 for number in (lr, momentum, weight_decay)):
             raise ValueError(f"lr {lr}, momentum {momentum} and weight_decay {weight_decay} must not be negative")
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 

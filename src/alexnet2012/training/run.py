@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import platform
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -23,6 +26,7 @@ from alexnet2012.training import checkpoint
 from alexnet2012.training.optimizer_cpp import update_kernel
 from alexnet2012.training.saver import CheckpointStore
 from alexnet2012.training.settings import Settings
+from alexnet2012.training.stopping import SIGNALS
 from alexnet2012.training.trainer import Trainer
 
 
@@ -39,9 +43,10 @@ def run(settings: Settings) -> None:
         ) as layout,
         contextlib.closing(RunDirectory(settings.directory)) as directory,
     ):
-        newest = agree(layout, lambda: check(settings, layout, directory))
-        trainer = make_trainer(settings, layout, directory, newest)
         say = print_line if layout.first else silent
+        with leaving_at_a_signal(directory, say):
+            newest = agree(layout, lambda: check(settings, layout, directory))
+            trainer = make_trainer(settings, layout, directory, newest)
         if trainer.finished:
             say(f"{directory.path}: already trained to step {trainer.step}; nothing to do")
             return
@@ -52,6 +57,23 @@ def run(settings: Settings) -> None:
         if trainer.step == trainer.plan.steps or trainer.out_of_patience:
             agree(layout, lambda: draw_figures(trainer, directory))
         say(f"{how}: {directory.path}, step {trainer.step}")
+
+
+@contextlib.contextmanager
+def leaving_at_a_signal(directory: RunDirectory, say: Callable[[str], None]) -> Iterator[None]:
+    """Before the first step there is nothing to save: leave at once when asked to stop, with a word."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        if directory.lock:
+            directory.say_state("preempted", directory.step_said())
+            say(f"preempted: {directory.path}, before its first step; the same command goes on")
+        sys.stdout.flush()
+        os._exit(0)
+
+    before = {number: signal.signal(number, leave) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def open_splits(settings: Settings) -> tuple[Dataset, Dataset]:
@@ -67,8 +89,8 @@ def make_trainer(settings: Settings, layout: Layout, directory: RunDirectory, ne
     statistics = checkpoint.statistics_in(saved) if saved else training_statistics(train, layout, directory, settings)
     train, val = train.with_statistics(statistics), val.with_statistics(statistics)
     trainer = Trainer(settings, layout, train, val, directory)
-    if saved:
-        agree(layout, lambda: refuse_other_net(saved, trainer, directory.last))
+    if newest and saved:
+        agree(layout, lambda: refuse_other_net(saved, trainer, newest))
         trainer.resume(saved)
     return trainer
 
@@ -134,9 +156,10 @@ def check(settings: Settings, layout: Layout, directory: RunDirectory) -> Path |
 
 def refuse_other_net(saved: dict[str, Any], trainer: Trainer, path: Path) -> None:
     """Raises InputError for a checkpoint of another width, number of classes or number of training images."""
-    width, classes = saved["recipe"]["width"], saved["classes"]
+    checkpoint.refuse_incomplete(saved, path)
+    width, classes = saved["recipe"].get("width"), saved["classes"]
     if width != trainer.recipe.width:
-        raise InputError(f"{path}: of width {width:g}, not {trainer.recipe.width:g}; give another --out")
+        raise InputError(f"{path}: of width {width}, not {trainer.recipe.width:g}; give another --out")
     if classes != trainer.net.classes:
         raise InputError(f"{path}: of {classes} classes, the data has {trainer.net.classes}; give another --out")
     if saved["images"] != trainer.plan.images:
@@ -155,21 +178,27 @@ def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirector
     if dataset.square256:
         return dataset.statistics
     parts = [directory.path / f"statistics.part{rank}of{layout.processes}.npz" for rank in range(layout.processes)]
-    if not directory.statistics.exists():
+    if not measured_on(directory.statistics, len(dataset)):
+        parts[layout.rank].unlink(missing_ok=True)  # of a run that was killed
         own = share(len(dataset), layout.rank, layout.processes)
         with Progress(disable=not layout.first) as bar:
             task = bar.add_task("mean image and colours of the training set", total=own.stop - own.start)
             sums = measure(dataset, own.start, own.stop, lambda done: bar.advance(task, done), settings.workers)
         write_whole(parts[layout.rank], sums.save)
         if layout.first:
-            wait_for(parts)
+            wait_until(lambda: all(part.exists() for part in parts))
             total = Sums()
             for part in parts:
                 total.merge(Sums.load(part))
                 part.unlink()
             write_whole(directory.statistics, total.statistics().save)
-    wait_for([directory.statistics])
+    wait_until(lambda: measured_on(directory.statistics, len(dataset)))
     return Statistics.load(directory.statistics)
+
+
+def measured_on(path: Path, images: int) -> bool:
+    """Whether there are statistics of as many images: others are of data that have changed since."""
+    return path.exists() and Statistics.load(path).images == images
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -179,9 +208,9 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     partial.replace(path)
 
 
-def wait_for(paths: list[Path]) -> None:
-    """Wait until other ranks have written ``paths``; torchrun ends this process if one of them fails."""
-    while not all(path.exists() for path in paths):
+def wait_until(written: Callable[[], bool]) -> None:
+    """Wait until other ranks have written what is asked about; torchrun ends this process if one of them fails."""
+    while not written():
         time.sleep(0.1)
 
 

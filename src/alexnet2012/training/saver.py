@@ -13,6 +13,8 @@ from typing import Any
 from alexnet2012.errors import InputError
 from alexnet2012.training import checkpoint
 
+NAMED = ("last.pt", "best.pt")
+
 
 class CheckpointStore:
     """The checkpoints of one run: the last ``keep`` ``step-*.pt``, and ``last.pt``, ``best.pt``, ``before-drop-*.pt``.
@@ -31,7 +33,9 @@ class CheckpointStore:
         Raises InputError for a file of a newer format, or when there are checkpoints but none is whole.
         """
         broken: list[str] = []
-        for path in sorted(self.directory.glob("step-*.pt"), reverse=True):
+        numbered = sorted(self.directory.glob("step-*.pt"), reverse=True)
+        dropped = sorted(self.directory.glob("before-drop-*.pt"), reverse=True)
+        for path in filter(Path.is_file, [*numbered, *(self.directory / name for name in NAMED), *dropped]):
             try:
                 checkpoint.load(path)
             except checkpoint.Broken as error:

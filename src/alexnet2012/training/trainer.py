@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet2012.data import Dataset, TrainingPlan
-from alexnet2012.distributed import Layout, PendingMean, allow_tf32
+from alexnet2012.distributed import Layout, PendingMean, allow_tf32, reduce
 from alexnet2012.errors import Diverged
 from alexnet2012.evaluation import evaluate
 from alexnet2012.network.build import build_net
@@ -64,6 +64,7 @@ class Trainer:
         self.step = 0  # steps done
         self.best_top1_error = math.inf  # percent, of the validations so far
         self.epochs_since_best = 0
+        self.unvalidated = False  # whether an epoch has ended without its validation, which a stop has put off
         self.log: RunLog | None = None
 
     def resume(self, saved: dict[str, Any]) -> None:
@@ -72,6 +73,7 @@ class Trainer:
         self.schedule.load_state_dict(saved["schedule"])
         self.step, self.best_top1_error = saved["step"], saved["best_top1_error"]
         self.epochs_since_best = saved.get("epochs_since_best", 0)
+        self.unvalidated = saved.get("unvalidated", False)
 
     def train(self) -> str:
         """Train to the last step ("done") or until asked to stop ("preempted").
@@ -83,6 +85,8 @@ class Trainer:
         batches = TrainingBatches(self.layout, self.train_set, self.plan, self.settings, self.step)
         try:
             with self.stop.listening():
+                if self.unvalidated:
+                    self.end_stretch(skipped=0)
                 self.take_steps(batches)
         finally:
             batches.close()
@@ -93,8 +97,8 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the last step is done, or the validation error has not improved for long enough."""
-        return self.step >= self.last_step or self.out_of_patience
+        """Whether the last step is done and validated, or the validation error has not improved for long enough."""
+        return (self.step >= self.last_step and not self.unvalidated) or self.out_of_patience
 
     @property
     def out_of_patience(self) -> bool:
@@ -115,6 +119,7 @@ class Trainer:
             if self.saving_due() or stopping or out_of_data:
                 with self.clock.paused():
                     self.end_stretch(skipped=batches.skipped() if self.epoch_ended() else 0)
+                stopping = stopping or self.unvalidated
             if out_of_data:
                 batches.raise_failure()
 
@@ -231,11 +236,12 @@ class Trainer:
         return self.schedule.drops("weights", self.step - 1 if step is None else step)
 
     def end_stretch(self, skipped: int) -> None:
-        """Validate at an epoch's end, then save."""
+        """Validate at an epoch's end, unless asked to stop, then save."""
         if skipped and self.log:
             self.log.skipped(self.step, skipped)
         before = self.drops()
-        improved = self.epoch_ended() and self.validate()
+        self.unvalidated = self.epoch_ended() and self.asked_to_stop()
+        improved = self.epoch_ended() and not self.unvalidated and self.validate()
         names = ["last.pt"] + ["best.pt"] * improved
         names += [f"before-drop-{before + 1}.pt"] * (self.drops(self.step) > before)
         self.layout.begin("saving a checkpoint")
@@ -244,6 +250,11 @@ class Trainer:
             self.log.kernels(contents["weights"], self.step)
             self.log.flush()  # a run killed after this checkpoint goes on with every event before it
             self.store.save(contents | self.state(), names)
+
+    def asked_to_stop(self) -> bool:
+        """Whether any rank was, since the last step began; all ranks ask together."""
+        self.layout.begin("the end of an epoch")
+        return reduce(self.layout, torch.tensor([float(self.stop.wanted)])).item() > 0
 
     def validate(self) -> bool:
         """Measure the centre-crop errors; whether they are the best so far."""
@@ -264,6 +275,7 @@ class Trainer:
             "step": self.step,
             "best_top1_error": self.best_top1_error,
             "epochs_since_best": self.epochs_since_best,
+            "unvalidated": self.unvalidated,
             "schedule": self.schedule.state_dict(),
             "recipe": dataclasses.asdict(self.recipe),
             "classes": len(self.train_set.classes),
