@@ -185,7 +185,7 @@ def test_a_broken_newest_is_passed_over_and_said(tmp_path: Path) -> None:
     assert newest == tmp_path / "step-000000005.pt"
     assert ["step-000000006.pt" in line for line in broken] == [True]
     cut(tmp_path / "step-000000005.pt")
-    with pytest.raises(InputError, match="no whole checkpoint among 2"):
+    with pytest.raises(InputError, match="no whole checkpoint among 3"):
         store.newest()
 
 

@@ -23,8 +23,8 @@ from alexnet2012.recipe import Recipe
 from alexnet2012.training.optimizer import PaperSGD
 
 FORMAT = 1
-ALWAYS = {"format": int, "weights": dict, "recipe": dict, "classes": int, "step": int}  # what every checkpoint holds
-TO_GO_ON = {"velocities": dict, "schedule": dict, "images": int, "best_top1_error": float}  # and one of a run
+ALWAYS = {"format": int, "weights": dict, "recipe": dict}  # what every checkpoint holds
+TO_GO_ON = {"step": int, "classes": int, "velocities": dict, "schedule": dict, "images": int, "best_top1_error": float}
 
 
 class Broken(InputError):
