@@ -146,7 +146,10 @@ def write_report(
         "repaired": manifest["repaired"],
         "unreadable": manifest["unreadable"],
     }
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    try:
+        path.write_text(json.dumps(report, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ def write_set(directory: Path, images_per_shard: int = 4) -> Path:
             shards.append({"name": name, "images": len(images), "bytes": writer.bytes, "sha256": sha256})
         np.save(directory / f"{split}-index.npy", index)
         splits[split] = {"images": len(IMAGES), "shards": shards}
-    (directory / "manifest.json").write_text(json.dumps({"splits": splits}))
+    (directory / "manifest.json").write_text(
+        json.dumps({"settings": {"classes": 3}, "splits": splits, "unreadable": []})
+    )
     classes = [{"wnid": f"n0{k}", "words": word} for k, word in enumerate(["tench, Tinca tinca", "crane", "crane"])]
     (directory / "classes.json").write_text(json.dumps(classes))
     sums = Sums()

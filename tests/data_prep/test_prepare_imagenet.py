@@ -170,6 +170,30 @@ def test_unreadable_image_stops_by_name_or_is_left_out_and_listed(
     assert len(dataset) == dataset.statistics.images == 59
 
 
+def test_images_left_out_as_asked_do_not_fail_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = ilsvrc.write_archives(tmp_path / "source", ilsvrc.images(truncated=True)), tmp_path / "set"
+    assert main([str(source), "--out", str(out), "--workers", "1", "--skip-unreadable", "--verify"]) == 0
+    (out / "verify.json").unlink()
+    (out / "verify.json").mkdir()
+    assert main([str(source), "--out", str(out), "--workers", "1", "--verify"]) == 2
+    assert_matches("verify.json: cannot be written", one_line(capsys))
+
+
+def test_a_finished_set_that_has_lost_a_part_says_so(
+    archives: Path, commanded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(commanded, tmp_path / "set")
+    (out / "val-000000.tar").unlink()
+    assert main([str(archives), "--out", str(out)]) == 2
+    assert_matches(r"val-000000.tar: cannot be read", one_line(capsys))
+    (out / "classes.json").write_text("[]")
+    with pytest.raises(InputError, match=r"classes.json: 0 classes, not 10"):
+        ShardDataset(out, "train")
+    (out / "manifest.json").write_text("{}")
+    assert main([str(archives), "--out", str(out)]) == 2
+    assert_matches(r"manifest.json: not a whole manifest", one_line(capsys))
+
+
 def test_command_verifies_and_reports(archives: Path, commanded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(archives), "--out", str(commanded), "--verify"]) == 0
     assert "60 train + 20 val images of 10 classes" in capsys.readouterr().out
@@ -291,6 +315,19 @@ def other_classes(source: Path) -> None:
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth"
 
 
+def cut_class_tar(source: Path) -> None:
+    """A class's own tar lacks its last image and its end, within a whole outer tar."""
+    with tarfile.open(source / TRAIN) as outer:
+        classes = [(member, outer.extractfile(member).read()) for member in outer]
+    with tarfile.open(source / TRAIN, "w") as outer:
+        for number, (member, content) in enumerate(classes):
+            if number == 4:
+                with tarfile.open(fileobj=io.BytesIO(content)) as inner:
+                    content = content[: inner.getmembers()[-1].offset]
+            member.size = len(content)
+            outer.addfile(member, io.BytesIO(content))
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -307,6 +344,7 @@ GROUND_TRUTH = "ILSVRC2012_validation_ground_truth"
         (other_classes, rf"{DEVKIT}: lists 10 classes, .*n02085620"),
         (devkit_of(**{GROUND_TRUTH: b"1\n" * 19}), r"ILSVRC2012_val_00000020.*no label"),
         (devkit_of(**{GROUND_TRUTH: b"1\n" * 21}), r"1 of its images are missing, the first ILSVRC2012_val_00000021"),
+        (cut_class_tar, rf"{TRAIN}: cut short or damaged at byte"),
         (devkit_of(**{GROUND_TRUTH: b"77\n" * 20}), rf"{DEVKIT}: damaged, or not"),
         (shutil.rmtree, r"no such directory"),
     ],

@@ -137,9 +137,9 @@ def _in_order(files: list[File]) -> list[File]:
 def _training_files(directory: Path) -> Iterator[File]:
     archive = directory / TRAIN
     if archive.is_file():
-        for name, offset, _ in _tar_members(archive):
-            if name.suffix == ".tar":
-                yield from _tar_images(archive, offset, wnid=name.stem)
+        for name, offset, length in _tar_members(archive):
+            if name.suffix == ".tar" and not name.name.startswith("."):
+                yield from _tar_images(archive, offset, offset + length, wnid=name.stem)
     else:
         for folder in _subfolders(_find_tree(directory, "train", TRAIN)):
             yield from _folder_images(folder, wnid=folder.name)
@@ -170,13 +170,16 @@ def _subfolders(folder: Path) -> list[Path]:
 def _folder_images(folder: Path, wnid: str = "") -> Iterator[File]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if _is_image(name := PurePosixPath(entry.name)) and entry.is_file():
-                yield File(name.stem, wnid, entry.path, 0, entry.stat().st_size)
+            if not _is_image(name := PurePosixPath(entry.name)) or entry.is_dir():
+                continue
+            if not entry.is_file():
+                raise InputError(f"{entry.path}: a link to nothing; restore what it points at, or remove it")
+            yield File(name.stem, wnid, entry.path, 0, entry.stat().st_size)
 
 
-def _tar_images(archive: Path, start: int = 0, wnid: str = "") -> Iterator[File]:
+def _tar_images(archive: Path, start: int = 0, stop: int | None = None, wnid: str = "") -> Iterator[File]:
     path = str(archive)
-    for name, offset, length in _tar_members(archive, start):
+    for name, offset, length in _tar_members(archive, start, stop):
         if _is_image(name):
             yield File(name.stem, wnid, path, offset, length)
 
@@ -185,21 +188,24 @@ def _is_image(name: PurePosixPath) -> bool:
     return name.suffix.lower() in SUFFIXES and not name.name.startswith(".")
 
 
-def _tar_members(path: Path, start: int = 0) -> Iterator[tuple[PurePosixPath, int, int]]:
-    """(name, offset, length) of each file in the tar at byte ``start`` of ``path``; offsets count from byte 0.
+def _tar_members(path: Path, start: int = 0, stop: int | None = None) -> Iterator[tuple[PurePosixPath, int, int]]:
+    """(name, offset, length) of each file in the tar between two bytes of ``path``; offsets count from byte 0.
 
     Raises InputError with the offset where the archive is damaged or, cut short, lacks its end.
     """
     with path.open("rb") as file:
         file.seek(start)
         end = start
-        with suppress(tarfile.TarError), tarfile.open(fileobj=file, mode="r:") as tar:
+        with suppress(tarfile.TarError, OverflowError, ValueError), tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 end = tar.offset
+                if stop is not None and end >= stop:
+                    break  # past its own end, which it lacks
                 if member.isfile():
                     yield PurePosixPath(member.name), member.offset_data, member.size
         file.seek(end)
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes garbage for the end, too
+        whole = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)  # tarfile takes garbage for the end, too
+        if not whole or (stop is not None and end >= stop):
             size = path.stat().st_size
             raise InputError(f"{path}: cut short or damaged at byte {min(end, size)} of {size}; download it again")
 
@@ -259,5 +265,5 @@ def _read_kaggle(directory: Path) -> Truth | None:
             validation = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
         lines = mapping.read_text().splitlines() if mapping.is_file() else []
         return Truth(origin, validation, dict(line.split(" ", 1) for line in lines))
-    except (OSError, ValueError, LookupError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, AttributeError, csv.Error) as error:
         raise InputError(f"{origin}: not Kaggle's table of labels ({error!r}); download it again") from error

@@ -26,7 +26,16 @@ from PIL import Image, features
 from alexnet2012.data.imagenet_source import File, Source
 from alexnet2012.data.pixels import SIDE, decode, open_image
 from alexnet2012.data.preparation_workers import count_image, run
-from alexnet2012.data.shards import INDEX, MANIFEST, UNFINISHED, ShardWriter, read_json, read_manifest, replacing
+from alexnet2012.data.shards import (
+    INDEX,
+    MANIFEST,
+    UNFINISHED,
+    ShardDataset,
+    ShardWriter,
+    read_json,
+    read_manifest,
+    replacing,
+)
 from alexnet2012.data.statistics import Sums
 from alexnet2012.errors import InputError
 
@@ -186,7 +195,8 @@ def _prepare_file(file: File, shard: Shard) -> PreparedImage | None:
             return None
         reason = str(error).partition(" <_io")[0]
         raise InputError(
-            f"{file}: no readable JPEG or PNG ({reason}); replace it, or leave such images out with --skip-unreadable"
+            f"{file}: no readable JPEG or PNG ({reason}); replace it and delete --out, "
+            "or leave such images out with --skip-unreadable"
         ) from error
 
 
@@ -195,7 +205,7 @@ def _finished(directory: Path, description: dict[str, Any]) -> bool:
     settings = directory / UNFINISHED / "settings.json"
     finished = (directory / MANIFEST).exists()
     if finished or settings.exists():
-        held = read_json(directory / MANIFEST)["settings"] if finished else read_json(settings)
+        held = read_manifest(directory)["settings"] if finished else read_json(settings)
         if different := [name for name in description if held.get(name) != description[name]]:
             name = different[0]
             raise InputError(
@@ -204,6 +214,8 @@ def _finished(directory: Path, description: dict[str, Any]) -> bool:
             )
     elif directory.is_dir() and any(path.name != UNFINISHED for path in directory.iterdir()):
         raise InputError(f"--out {directory}: is not empty, and no prepared set; choose another")
+    for split in read_manifest(directory)["splits"] if finished else ():
+        ShardDataset(directory, split)  # names a shard that is gone
     return finished
 
 

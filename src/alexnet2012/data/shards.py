@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"  # written last: where it is, the set is complete
 UNFINISHED = ".preparation"  # directory of a preparation under way
 OPEN_SHARDS = 256  # file descriptors a process keeps; a usual limit is 1,024
 BLOCK = tarfile.BLOCKSIZE  # bytes; an image's header is the block before it
-ADVICE = "check it with data_prep/prepare_imagenet.py --verify, or prepare it again"
+ADVICE = "delete the set and prepare it again with data_prep/prepare_imagenet.py"
 
 
 @contextmanager
@@ -101,7 +101,8 @@ class ShardDataset(Dataset):
 
     def __init__(self, directory: str | Path, split: str) -> None:
         self.directory, self.split = Path(directory), split
-        description = read_manifest(self.directory)["splits"][split]
+        manifest = read_manifest(self.directory)
+        description = manifest["splits"][split]
         self.shards = [self.directory / shard["name"] for shard in description["shards"]]
         self._sizes = [shard["bytes"] for shard in description["shards"]]  # bytes
         for shard, size in zip(self.shards, self._sizes, strict=True):
@@ -109,6 +110,9 @@ class ShardDataset(Dataset):
         self.index = _open_index(self.directory / f"{split}-index.npy", description["images"])
         self._open = lru_cache(OPEN_SHARDS)(_Shard)
         words = [entry["words"] for entry in read_json(self.directory / "classes.json")]
+        if len(words) != manifest["settings"]["classes"]:
+            found, expected = len(words), manifest["settings"]["classes"]
+            raise InputError(f"{self.directory / 'classes.json'}: {found} classes, not {expected}; {ADVICE}")
         super().__init__(self.index["label"], words, None)
 
     def __reduce__(self) -> tuple[type, tuple[Path, str]]:
@@ -161,7 +165,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest. Raises InputError if there is none."""
     if not (directory / MANIFEST).exists() and (directory / UNFINISHED).exists():
         raise InputError(f"{directory}: its preparation has not finished; run data_prep/prepare_imagenet.py again")
-    return read_json(directory / MANIFEST)
+    manifest = read_json(directory / MANIFEST)
+    if not isinstance(manifest, dict) or not {"settings", "splits", "unreadable"} <= manifest.keys():
+        raise InputError(f"{directory / MANIFEST}: not a whole manifest; {ADVICE}")
+    return manifest
 
 
 def read_json(path: Path) -> Any:
