@@ -346,7 +346,7 @@ def cut_class_tar(source: Path) -> None:
         (devkit_of(**{GROUND_TRUTH: b"1\n" * 21}), r"1 of its images are missing, the first ILSVRC2012_val_00000021"),
         (cut_class_tar, rf"{TRAIN}: cut short or damaged at byte"),
         (devkit_of(**{GROUND_TRUTH: b"77\n" * 20}), rf"{DEVKIT}: damaged, or not"),
-        (shutil.rmtree, r"no such directory"),
+        (shutil.rmtree, r"no directory; SOURCE holds"),
     ],
 )  # fmt: skip
 def test_bad_archives_are_named_in_one_line(
@@ -385,6 +385,29 @@ def no_images(source: Path) -> None:
     (source / "val").mkdir()
 
 
+def folder_in_class(source: Path) -> None:
+    (source / "train" / ilsvrc.WNIDS[0] / "images").mkdir()
+
+
+def link_to_nothing(source: Path) -> None:
+    (source / "train" / ilsvrc.WNIDS[0] / "lost.JPEG").symlink_to(source / "nowhere")
+
+
+def class_linked_to_nothing(source: Path) -> None:
+    (source / "val" / "n00000001").symlink_to(source / "nowhere")
+
+
+def two_rows(source: Path) -> None:
+    ilsvrc._write_tables(source, ilsvrc.images())
+    table = source / "LOC_val_solution.csv"
+    table.write_text(table.read_text() + "ILSVRC2012_val_00000001,n01440764 1 1 9 9\n")
+
+
+def no_words(source: Path) -> None:
+    ilsvrc._write_tables(source, ilsvrc.images())
+    (source / "LOC_synset_mapping.txt").write_bytes(b"n01440764 \xff\n")
+
+
 def no_table(source: Path) -> None:
     (source / "LOC_val_solution.csv").write_text("wrong\n1\n")
 
@@ -397,6 +420,11 @@ def no_table(source: Path) -> None:
         (class_of_val_only, "validation images of n1, which has no training images"),
         (dotted_name, r"a\.b\.JPEG: rename it"),
         (no_images, "has no val images"),
+        (folder_in_class, "images: a folder within a class"),
+        (link_to_nothing, r"lost.JPEG: a link to nothing"),
+        (class_linked_to_nothing, "n00000001: a link to nothing"),
+        (two_rows, r"LOC_val_solution.csv: ILSVRC2012_val_00000001 has two rows"),
+        (no_words, r"LOC_synset_mapping.txt: not Kaggle's table of words"),
         (no_table, "LOC_val_solution.csv: not Kaggle's table"),
     ],
 )

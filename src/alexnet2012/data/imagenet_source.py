@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ MD5 = {  # of the official archives
 OFFICIAL = {"train": 1_281_167, "val": 50_000, "classes": 1_000}  # images, images, classes of ILSVRC-2012
 SUFFIXES = (".jpeg", ".jpg", ".png")  # of images, in any case
 TREES = (".", "ILSVRC/Data/CLS-LOC")  # where train/ and val/ may lie: as extracted, Kaggle's
+LOST_LINK = "a link to nothing; restore what it points at, or remove it"
 KEY_BYTES = 96  # what the header of a tar's member holds, less the suffix
 
 
@@ -96,7 +98,9 @@ def open_source(directory: str | Path) -> Source:
     """Recognise the layout under ``directory`` and list its images. Raises InputError naming what is missing."""
     directory = Path(directory)
     if not directory.is_dir():
-        raise InputError(f"{directory}: no such directory; SOURCE holds the archives, or train/ and val/")
+        raise InputError(
+            f"{directory}: {'no' if not directory.exists() else 'not a'} directory; SOURCE holds the archives, or train/ and val/"
+        )
     truth = _read_devkit(directory) or _read_kaggle(directory) or Truth(directory, {}, {})
     try:
         train, val = list(_training_files(directory)), _label(_validation_files(directory), truth)
@@ -164,16 +168,22 @@ def _find_tree(directory: Path, split: str, archive: str) -> Path:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir())
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"{path}: {LOST_LINK}")
+    return [path for path in paths if path.is_dir()]
 
 
 def _folder_images(folder: Path, wnid: str = "") -> Iterator[File]:
     with os.scandir(folder) as entries:
         for entry in entries:
+            if entry.is_dir() and wnid and not entry.name.startswith("."):
+                raise InputError(f"{entry.path}: a folder within a class; move its images up, or remove it")
             if not _is_image(name := PurePosixPath(entry.name)) or entry.is_dir():
                 continue
             if not entry.is_file():
-                raise InputError(f"{entry.path}: a link to nothing; restore what it points at, or remove it")
+                raise InputError(f"{entry.path}: {LOST_LINK}")
             yield File(name.stem, wnid, entry.path, 0, entry.stat().st_size)
 
 
@@ -201,6 +211,8 @@ def _tar_members(path: Path, start: int = 0, stop: int | None = None) -> Iterato
                 end = tar.offset
                 if stop is not None and end >= stop:
                     break  # past its own end, which it lacks
+                if member.islnk() or member.issym():
+                    raise InputError(f"{path}: {member.name} is a link; put its file in the archive")
                 if member.isfile():
                     yield PurePosixPath(member.name), member.offset_data, member.size
         file.seek(end)
@@ -261,9 +273,15 @@ def _read_kaggle(directory: Path) -> Truth | None:
     if not origin.is_file():
         return None
     try:
-        with origin.open(newline="") as file:
-            validation = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
-        lines = mapping.read_text().splitlines() if mapping.is_file() else []
-        return Truth(origin, validation, dict(line.split(" ", 1) for line in lines))
+        with origin.open(newline="", encoding="utf-8-sig") as file:
+            rows = [(row["ImageId"], row["PredictionString"].split()[0]) for row in csv.DictReader(file)]
     except (OSError, ValueError, LookupError, AttributeError, csv.Error) as error:
         raise InputError(f"{origin}: not Kaggle's table of labels ({error!r}); download it again") from error
+    if twice := [key for key, times in Counter(key for key, _ in rows).items() if times > 1]:
+        raise InputError(f"{origin}: {twice[0]} has two rows; download it again")
+    try:
+        lines = mapping.read_text(encoding="utf-8").splitlines() if mapping.is_file() else []
+        return Truth(origin, dict(rows), dict(line.split(" ", 1) for line in lines if line.strip()))
+    except (OSError, ValueError) as error:
+        kind = type(error).__name__
+        raise InputError(f"{mapping}: not Kaggle's table of words ({kind}); download it again") from error
