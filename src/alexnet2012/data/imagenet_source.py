@@ -98,9 +98,8 @@ def open_source(directory: str | Path) -> Source:
     """Recognise the layout under ``directory`` and list its images. Raises InputError naming what is missing."""
     directory = Path(directory)
     if not directory.is_dir():
-        raise InputError(
-            f"{directory}: {'no' if not directory.exists() else 'not a'} directory; SOURCE holds the archives, or train/ and val/"
-        )
+        what = "not a directory" if directory.exists() else "no such directory"
+        raise InputError(f"{directory}: {what}; SOURCE holds the archives, or train/ and val/")
     truth = _read_devkit(directory) or _read_kaggle(directory) or Truth(directory, {}, {})
     try:
         train, val = list(_training_files(directory)), _label(_validation_files(directory), truth)
