@@ -16,7 +16,7 @@ from alexnet2012.evaluation.evaluate import Passage
 from alexnet2012.evaluation.predictions import load_alike, write_per_class
 from alexnet2012.reporting.error_table import summary, table
 from alexnet2012.trained import TrainedAlexNet, load_checkpoint
-from outputs import output_file, progress, write_whole
+from outputs import output_file, progress, refuse_overwriting, write_whole
 
 
 def flags() -> Parser:
@@ -50,6 +50,7 @@ def arguments() -> Namespace:
         raise InputError("give either checkpoints or --average FILES; see evaluate.py --help")
     if given.batch_size < 1 or given.workers < 1:
         raise InputError("--batch-size and --workers: must be at least 1")
+    refuse_overwriting((given.json, given.predictions, given.per_class), given.average or given.checkpoints)
     given.weights = checked_weights(given.weights, len(given.average or given.checkpoints))
     return given
 

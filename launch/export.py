@@ -10,7 +10,7 @@ from alexnet2012.errors import InputError
 from alexnet2012.trained import load_checkpoint
 from alexnet2012.trained.exports import save_grouped, save_onnx, save_safetensors, save_with_weights_of
 from alexnet2012.training import checkpoint
-from outputs import output_file, write_whole
+from outputs import output_file, refuse_overwriting, write_whole
 
 
 def flags() -> Parser:
@@ -37,6 +37,8 @@ def arguments() -> Namespace:
         raise InputError("--weights-of and --checkpoint: each needs the other")
     if given.grouped and not given.safetensors:
         raise InputError("--grouped: needs --safetensors FILE")
+    inputs = [given.checkpoint] + [given.weights_of] * bool(given.weights_of)
+    refuse_overwriting((given.onnx, given.safetensors, given.out), inputs)
     return given
 
 

@@ -6,11 +6,13 @@ import contextlib
 import os
 import sys
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
+
+from alexnet2012.errors import InputError
 
 
 def output_file(text: str) -> Path:
@@ -19,6 +21,15 @@ def output_file(text: str) -> Path:
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise ArgumentTypeError(f"{text} cannot be written; name a file in a directory that exists")
     return path
+
+
+def refuse_overwriting(outputs: Iterable[Path | None], inputs: Iterable[Path]) -> None:
+    """Raises InputError for an output that is one of the ``inputs``, or named twice."""
+    taken = {path.resolve(): "it is read" for path in inputs}
+    for path in filter(None, outputs):
+        if path.resolve() in taken:
+            raise InputError(f"{path}: cannot be written, {taken[path.resolve()]}; name another file")
+        taken[path.resolve()] = "another output goes there"
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

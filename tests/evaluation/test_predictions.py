@@ -51,6 +51,35 @@ def test_weights_that_make_no_average_are_refused() -> None:
             checked_weights(weights, 2)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"probabilities": np.zeros(30, np.float32)},
+        {"probabilities": np.zeros((29, 3), np.float32)},
+        {"probabilities": np.full((30, 3), "x")},
+        {"labels": np.full(30, 3)},
+        {"labels": np.full(30, -1)},
+        {"labels": np.zeros(30)},
+        {"class_names": ["cat", "dog"]},
+        {"crops": "ten"},
+        {"probabilities": np.zeros((0, 3), np.float32), "labels": np.zeros(0, np.int64)},
+    ],
+    ids=str,
+)
+def test_fields_that_do_not_fit_are_refused(change: dict, tmp_path: Path) -> None:
+    replace(some_predictions(), **change).save(tmp_path / "a.npz")
+    with pytest.raises(InputError, match=r"a.npz: no predictions that evaluate.py wrote"):
+        Predictions.load(tmp_path / "a.npz")
+
+
+def test_other_labels_are_another_data_set(tmp_path: Path) -> None:
+    paths, kept = [tmp_path / "a.npz", tmp_path / "b.npz"], some_predictions()
+    for path, one in zip(paths, (kept, replace(kept, labels=kept.labels[::-1].copy())), strict=True):
+        one.save(path)
+    with pytest.raises(InputError, match=r"b.npz: of another data set"):
+        load_alike(paths)
+
+
 def test_predictions_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a.npz", "other.npz", "centre.npz")]
     kept = some_predictions()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import write_checkpoint
-from running import ROOT, here, write_tree
+from running import ROOT, assert_refused, here, write_tree
 from safetensors.torch import load_file
 
 from alexnet2012 import load_checkpoint
@@ -33,6 +33,19 @@ def test_there_and_back(net: Path, tmp_path: Path) -> None:
     assert here(EXPORT, net, "--weights-of", grouped, "--checkpoint", back).code == 0
     one, other = load_checkpoint(net, "cpu"), load_checkpoint(back, "cpu")
     assert all(torch.equal(weight, other.get_parameter(name)) for name, weight in one.named_parameters())
+
+
+@pytest.mark.parametrize("flag", ["--safetensors", "--onnx"])
+def test_the_checkpoint_is_not_overwritten(net: Path, flag: str) -> None:
+    before = net.read_bytes()
+    assert_refused(here(EXPORT, net, flag, net.parent / "tree" / ".." / net.name), "cannot be written, it is read")
+    assert net.read_bytes() == before
+
+
+def test_two_outputs_of_one_name_are_refused(net: Path, tmp_path: Path) -> None:
+    out = tmp_path / "net.onnx"
+    assert_refused(here(EXPORT, net, "--safetensors", out, "--onnx", out), "another output goes there")
+    assert not out.exists()
 
 
 def test_onnx(net: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from alexnet2012.data import Dataset
 from alexnet2012.data.part import Part
 from alexnet2012.distributed import Layout
+from alexnet2012.errors import InputError
 from alexnet2012.evaluation.crops import views
 from alexnet2012.evaluation.evaluate import Passage, evaluating, replica_images
 from alexnet2012.evaluation.predictions import fingerprint
@@ -52,7 +53,10 @@ def features_file(
     """
     path = directory / f"fc7-{digest(net, dataset)}.npy"
     if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out {directory}: cannot be written ({error.strerror}); name another") from error
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             extract(net, dataset, file, passage, progress)

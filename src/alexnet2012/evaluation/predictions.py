@@ -48,8 +48,18 @@ class Predictions:
                 fields: dict[str, Any] = {name: arrays[name] for name in cls.__dataclass_fields__}
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: no predictions that evaluate.py wrote ({error})") from error
-        names, crops, data = fields["class_names"].tolist(), int(fields["crops"]), str(fields["data"])
-        return cls(fields["probabilities"], fields["labels"], names, crops, data)
+        scores, labels, names = (fields[name] for name in ("probabilities", "labels", "class_names"))
+        if not (
+            scores.dtype.kind == "f"
+            and labels.dtype.kind in "iu"
+            and fields["crops"].dtype.kind in "iu"
+            and scores.shape == (*labels.shape, *names.shape)
+            and (labels.ndim, names.ndim, fields["crops"].ndim) == (1, 1, 0)
+            and len(labels)
+            and 0 <= labels.min() <= labels.max() < len(names)
+        ):
+            raise InputError(f"{path}: no predictions that evaluate.py wrote (scores, labels and names do not fit)")
+        return cls(scores, labels, names.tolist(), int(fields["crops"]), str(fields["data"]))
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -64,7 +74,8 @@ def load_alike(paths: Sequence[Path]) -> list[Predictions]:
     """The predictions in several files. Raises InputError for those of different data sets or numbers of crops."""
     loaded = [Predictions.load(path) for path in paths]
     for path, predictions in zip(paths, loaded, strict=True):
-        if predictions.data != loaded[0].data:
+        same = predictions.class_names == loaded[0].class_names and np.array_equal(predictions.labels, loaded[0].labels)
+        if predictions.data != loaded[0].data or not same:
             raise InputError(f"{path}: of another data set than {paths[0]}; average predictions of the same images")
         if predictions.crops != loaded[0].crops:
             raise InputError(f"{path}: of {predictions.crops} crops, {paths[0]} of {loaded[0].crops}; use equal crops")

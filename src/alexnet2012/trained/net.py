@@ -124,7 +124,7 @@ def square_pixels(picture: Picture, side: int = SIDE) -> NDArray[np.uint8]:
     """A picture as the net's data are prepared, uint8 (256, 256, 3). Raises InputError naming a file that is none."""
     if isinstance(picture, Image.Image):
         file = io.BytesIO()
-        deep = picture.mode.startswith("I")  # 16 bits a pixel, which decoding scales
+        deep = picture.mode.startswith("I;16")  # 16 bits a pixel, which decoding scales
         (picture if deep else picture.convert("RGB")).save(file, "PNG", compress_level=1)
         return decode(file.getvalue(), side)
     try:
