@@ -149,6 +149,23 @@ def test_what_are_no_metrics_is_named(tmp_path: Path) -> None:
             read_curves(path)
 
 
+@pytest.mark.parametrize("said", ["{", "[]", '{"classes": "10"}', '{"classes": 1}'])
+def test_a_damaged_config_beside_the_metrics_is_named(said: str, tmp_path: Path) -> None:
+    path = write_metrics(tmp_path / "run", 100, 50)
+    (path.parent / "config.json").write_text(said)
+    with pytest.raises(InputError, match=r"config.json: .*; restore or remove it"):
+        read_curves(path)
+
+
+@pytest.mark.parametrize("damage", [{"loss": None}, {"loss": "x"}, {"epoch": 0}])
+def test_a_damaged_row_is_named(damage: dict, tmp_path: Path) -> None:
+    path = write_metrics(tmp_path / "run", 100, 50)
+    first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps({**json.loads(first), **damage}), *others]) + "\n")
+    with pytest.raises(InputError, match=r"metrics.jsonl: no metrics.jsonl of a run"):
+        read_curves(path)
+
+
 def test_a_running_mean_begins_at_the_first_value() -> None:
     values = np.arange(200.0)
     np.testing.assert_allclose(smooth(values)[:5], [0, 0.5, 1, 1.5, 2.5])

@@ -58,7 +58,14 @@ def read_curves(path: Path) -> Curves:
 
 def parsed(line: str, last: bool) -> dict[str, float] | None:
     try:
-        return json.loads(line)
+        row = json.loads(line)
+        if bad := [
+            name for name, value in row.items() if isinstance(value, bool) or not isinstance(value, int | float)
+        ]:
+            raise ValueError(f"{bad[0]} {row[bad[0]]!r} is no number")
+        if row.get("epoch", 1) < 1:
+            raise ValueError(f"epoch {row['epoch']}: epochs count from 1")
+        return row
     except ValueError:
         if last:
             return None
@@ -66,7 +73,13 @@ def parsed(line: str, last: bool) -> dict[str, float] | None:
 
 
 def classes_of(config: Path) -> int | None:
-    return json.loads(config.read_text()).get("classes") if config.is_file() else None
+    try:
+        classes = json.loads(config.read_text()).get("classes") if config.is_file() else None
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{config}: no config.json of a run; restore or remove it") from error
+    if classes is not None and (not isinstance(classes, int) or classes < 2):
+        raise InputError(f"{config}: classes {classes!r} is no number of classes; restore or remove it")
+    return classes
 
 
 @styled
