@@ -14,9 +14,9 @@ from alexnet2012.ablation.study import ALL, BASE, CROPS, Planned, Run, found_run
 from alexnet2012.command_line import Parser, main
 from alexnet2012.distributed import refuse_pairs
 from alexnet2012.errors import InputError
+from alexnet2012.files import write_text_whole
 from alexnet2012.reporting import ablation
 from alexnet2012.reporting.figures.style import save
-from alexnet2012.reporting.run_directory import write_whole
 from alexnet2012.reporting.run_log import duration
 
 HERE = Path(__file__).parent
@@ -62,7 +62,7 @@ def run(given: Namespace, common: list[str]) -> None:
         tell_plan(planned, given.jobs)
         return
     given.out.mkdir(parents=True, exist_ok=True)
-    write_whole(given.out / "command.json", json.dumps(sys.argv) + "\n")
+    write_text_whole(given.out / "command.json", json.dumps(sys.argv) + "\n")
     execution = Execution(lambda one: training(one, given.processes), evaluation, given.jobs, say)
     try:
         execution.carry_out(planned)
@@ -130,8 +130,8 @@ def report(directory: Path) -> None:
     asked = directory / "command.json"
     command = json.loads(asked.read_text()) if asked.is_file() else []
     text = ablation.markdown(runs, rows)
-    write_whole(directory / "ablation.json", json.dumps(ablation.summary(runs, rows, command), indent=2) + "\n")
-    write_whole(directory / "ablation.md", text)
+    write_text_whole(directory / "ablation.json", json.dumps(ablation.summary(runs, rows, command), indent=2) + "\n")
+    write_text_whole(directory / "ablation.md", text)
     save({"ablation": ablation.draw(rows)}, directory / "figures")
     say(text)
 

@@ -19,9 +19,10 @@ from alexnet2012.benchmark.contest import Figure
 from alexnet2012.command_line import Parser, main
 from alexnet2012.distributed import cores
 from alexnet2012.errors import InputError
+from alexnet2012.files import write_text_whole
 from alexnet2012.network.response_norm import lrn_kernel
 from alexnet2012.reporting.benchmark import machine, speed_lines
-from outputs import output_file, write_whole
+from outputs import output_file
 
 Measure = Callable[[Namespace, torch.device], Iterator[Figure]]
 
@@ -78,7 +79,7 @@ def start(given: Namespace) -> None:
     print(*speed_lines(figures), "; ".join(f"{name} {value}" for name, value in described.items()), sep="\n")
     if given.json:
         report = {"machine": described, "figures": [dataclasses.asdict(figure) for figure in figures]}
-        write_whole(given.json, lambda path: path.write_text(json.dumps(report, indent=1) + "\n"))
+        write_text_whole(given.json, json.dumps(report, indent=1) + "\n")
 
 
 def measured(given: Namespace, device: torch.device) -> list[Figure]:

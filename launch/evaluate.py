@@ -14,9 +14,10 @@ from alexnet2012.evaluation.crops import CROPS
 from alexnet2012.evaluation.ensemble import Assessment, assess, assess_kept, checked_weights
 from alexnet2012.evaluation.evaluate import Passage
 from alexnet2012.evaluation.predictions import load_alike, write_per_class
+from alexnet2012.files import write_text_whole, write_whole
 from alexnet2012.reporting.error_table import summary, table
 from alexnet2012.trained import TrainedAlexNet, load_checkpoint
-from outputs import output_file, progress, refuse_overwriting, write_whole
+from outputs import output_file, progress, refuse_overwriting
 
 
 def flags() -> Parser:
@@ -100,8 +101,7 @@ def report(given: Namespace, assessment: Assessment) -> None:
     members, kept = given.average or given.checkpoints, assessment.predictions
     print("\n".join(table(members, assessment)), flush=True)
     if given.json:
-        text = json.dumps(summary(members, assessment), indent=2) + "\n"
-        write_whole(given.json, lambda path: path.write_text(text))
+        write_text_whole(given.json, json.dumps(summary(members, assessment), indent=2) + "\n")
     if given.predictions:
         write_whole(given.predictions, kept.save)
     if given.per_class:

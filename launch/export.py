@@ -7,10 +7,11 @@ from pathlib import Path
 
 from alexnet2012.command_line import Parser, main
 from alexnet2012.errors import InputError
+from alexnet2012.files import write_whole
 from alexnet2012.trained import load_checkpoint
 from alexnet2012.trained.exports import save_grouped, save_onnx, save_safetensors, save_with_weights_of
 from alexnet2012.training import checkpoint
-from outputs import output_file, refuse_overwriting, write_whole
+from outputs import output_file, refuse_overwriting
 
 
 def flags() -> Parser:

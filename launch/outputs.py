@@ -1,4 +1,4 @@
-"""What commands write and show: files refused before the work and written whole, a bar on a terminal."""
+"""What commands write and show: files refused before the work, a bar on a terminal."""
 
 from __future__ import annotations
 
@@ -30,13 +30,6 @@ def refuse_overwriting(outputs: Iterable[Path | None], inputs: Iterable[Path]) -
         if path.resolve() in taken:
             raise InputError(f"{path}: cannot be written, {taken[path.resolve()]}; name another file")
         taken[path.resolve()] = "another output goes there"
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``path`` appear only when it is whole."""
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    partial.replace(path)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ def figures(device: torch.device) -> Iterator[Figure]:
     batch = BATCHES[device.type]
     with open_layout("split") as layout:
         exchange, own = layout.exchange(2), layout.devices[0]
-        towers = [x for x in sent(batch, own) if x.requires_grad]
+        towers = sent(batch, own)
         values = torch.zeros(batch, 2 * sum(x[0].numel() for x in towers), device=own)
 
         def cross() -> None:
@@ -58,7 +58,7 @@ def figures(device: torch.device) -> Iterator[Figure]:
 
 
 def sent(batch: int, device: torch.device) -> list[Tensor]:
-    """A tower's outputs that its peer reads, in the order of the layers."""
+    """A tower's outputs that its peer reads, (batch, channels, ...) each, in the order of the layers."""
     recipe = paper_recipe()
     shapes = {layer.layer: layer.shapes[-1] for layer in describe(recipe)}
     before = dict(zip(recipe.layers[1:], recipe.layers, strict=False))

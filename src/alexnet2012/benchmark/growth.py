@@ -31,6 +31,7 @@ SECONDS, MEGABYTES = 3.0, 400.0  # that 10^7 images may take
 
 
 def figures(device: torch.device, data: Path | None = None) -> Iterator[Figure]:
+    """Of one process; ``replicas`` measures several."""
     yield from batches(device)
     yield from indices(data)
 
@@ -94,7 +95,8 @@ def opened(directory: str, images: int) -> tuple[float, float]:
     """Seconds, and MB of main memory at most, that a new process takes more than it had."""
     before, start = most_memory(), time.perf_counter()
     dataset = open_dataset(directory, "train")
-    TrainingPlan(paper_recipe(), images, 128, 0, dataset.statistics, 90).views(0)
+    recipe = paper_recipe()
+    TrainingPlan(recipe, images, recipe.batch_size, 0, dataset.statistics, recipe.epochs).views(0)
     return time.perf_counter() - start, max(most_memory() - before, 0.1)
 
 

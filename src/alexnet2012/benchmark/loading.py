@@ -64,10 +64,11 @@ def our_pass(kind: str, place: Path, workers: int, device: torch.device) -> Call
 
 def torchvision_pass(files: Path, workers: int) -> Callable[[], object]:
     """What a training script for ImageNet mostly does, without resizing: the files are 256x256."""
-    steps = [v2.RandomCrop(224), v2.RandomHorizontalFlip(), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
-    transform = v2.Compose([*steps, v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
-    dataset, batch = ImageFolder(files / "train", transform), paper_recipe().batch_size
-    loader = DataLoader(dataset, batch, shuffle=True, num_workers=workers, persistent_workers=True)
+    recipe = paper_recipe()
+    steps = [v2.RandomCrop(recipe.crop_size), v2.RandomHorizontalFlip(), v2.PILToTensor()]
+    scale = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+    dataset = ImageFolder(files / "train", v2.Compose([*steps, *scale]))
+    loader = DataLoader(dataset, recipe.batch_size, shuffle=True, num_workers=workers, persistent_workers=True)
     return lambda: deque(loader, maxlen=0)
 
 

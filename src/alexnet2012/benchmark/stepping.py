@@ -64,7 +64,8 @@ def product(batch: int, device: torch.device, precision: str) -> Step:
 def inputs(batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images as the loaders give them, less the mean, and labels."""
     generator = torch.Generator().manual_seed(2012)
-    images = 255 * torch.rand(batch, 3, 224, 224, generator=generator) - 128
+    side = paper_recipe().crop_size
+    images = 255 * torch.rand(batch, 3, side, side, generator=generator) - 128
     return images.to(device), torch.randint(0, 1000, (batch,), generator=generator).to(device)
 
 
@@ -91,7 +92,8 @@ def usual_step(batch: int, device: torch.device, precision: str) -> Step:
 
 
 def usual_rule(net: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
+    recipe = paper_recipe()
+    return torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
 
 
 def trained(

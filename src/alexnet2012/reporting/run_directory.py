@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from alexnet2012.errors import InputError
+from alexnet2012.files import write_text_whole
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
@@ -68,7 +69,7 @@ class RunDirectory:
 
     def say_state(self, state: str, step: int, reason: str = "") -> None:
         """Write ``state.json``: running, preempted, done or failed, with the step; torchrun hides exit codes."""
-        write_whole(self.state, json.dumps({"state": state, "step": step, "reason": reason}) + "\n")
+        write_text_whole(self.state, json.dumps({"state": state, "step": step, "reason": reason}) + "\n")
 
     def step_said(self) -> int:
         """The step in ``state.json``; 0 before there is one."""
@@ -91,21 +92,14 @@ class RunDirectory:
             "command": sys.argv,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         }
-        write_whole(self.config, json.dumps(config, indent=2) + "\n")
+        write_text_whole(self.config, json.dumps(config, indent=2) + "\n")
 
     def drop_rows_after(self, step: int) -> None:
         """Drop the metrics of steps that will be trained again, and a row cut short by a kill."""
         if not self.metrics.exists():
             return
         kept = [line for line in self.metrics.read_text().splitlines(keepends=True) if step_of(line) <= step]
-        write_whole(self.metrics, "".join(kept))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace ``path`` at once: a reader, or a kill, finds the old file or the new one."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
+        write_text_whole(self.metrics, "".join(kept))
 
 
 def step_of(line: str) -> float:

@@ -13,10 +13,11 @@ from alexnet2012.data import Dataset
 from alexnet2012.data.dataset import ArrayDataset
 from alexnet2012.errors import InputError
 from alexnet2012.network.four_layers import FourLayers
+from alexnet2012.recipe import OptimizationRecipe
 
 RATES = (0.1, 0.03, 0.01, 0.003)  # the grid, ours
-MOMENTUM = 0.9  # P §5
-BATCH = 128  # images, P §5
+MOMENTUM = OptimizationRecipe.momentum
+BATCH = OptimizationRecipe.batch_size  # images
 GOAL = 25.0  # percent of training error, P figure 1
 POINTS = 10  # of a curve, an epoch
 

@@ -20,6 +20,7 @@ from rich.progress import Progress
 from alexnet2012.data import Dataset, Statistics, Sums, hold_back, measure, open_dataset
 from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout, share
 from alexnet2012.errors import InputError
+from alexnet2012.files import write_whole
 from alexnet2012.network.response_norm import lrn_kernel
 from alexnet2012.reporting.run_directory import RunDirectory
 from alexnet2012.training import checkpoint
@@ -71,9 +72,11 @@ def leaving_at_a_signal(directory: RunDirectory, say: Callable[[str], None]) -> 
         os._exit(0)
 
     before = {number: signal.signal(number, leave) for number in SIGNALS}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def open_splits(settings: Settings) -> tuple[Dataset, Dataset]:
@@ -199,13 +202,6 @@ def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirector
 def measured_on(path: Path, images: int) -> bool:
     """Whether there are statistics of as many images: others are of data that have changed since."""
     return path.exists() and Statistics.load(path).images == images
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``path`` appear only when it is whole."""
-    partial = path.with_suffix(".partial")
-    write(partial)
-    partial.replace(path)
 
 
 def wait_until(written: Callable[[], bool]) -> None:
