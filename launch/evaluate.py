@@ -19,6 +19,8 @@ from alexnet2012.reporting.error_table import summary, table
 from alexnet2012.trained import TrainedAlexNet, load_checkpoint
 from outputs import output_file, progress, refuse_overwriting
 
+OF_CHECKPOINTS = ("data", "split", "crops", "batch_size", "loader", "workers", "placement")  # flags
+
 
 def flags() -> Parser:
     parser = Parser("Top-1 and top-5 error of one checkpoint, or of several and of their averaged softmax outputs.")
@@ -46,9 +48,15 @@ def flags() -> Parser:
 
 def arguments() -> Namespace:
     """The flags, as far as they can be checked without files."""
-    given = flags().parse_args()
+    parser = flags()
+    given = parser.parse_args()
     if bool(given.checkpoints) == bool(given.average):
         raise InputError("give either checkpoints or --average FILES; see evaluate.py --help")
+    idle = [name for name in OF_CHECKPOINTS if given.average and getattr(given, name) != parser.get_default(name)]
+    if idle:
+        raise InputError(
+            f"--{idle[0].replace('_', '-')}: says nothing to --average, whose files hold what the nets said"
+        )
     if given.batch_size < 1 or given.workers < 1:
         raise InputError("--batch-size and --workers: must be at least 1")
     refuse_overwriting((given.json, given.predictions, given.per_class), given.average or given.checkpoints)

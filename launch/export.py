@@ -32,12 +32,12 @@ def flags() -> Parser:
 def arguments() -> Namespace:
     """The flags, as far as they can be checked without files."""
     given = flags().parse_args()
+    if given.grouped and not given.safetensors:
+        raise InputError("--grouped: needs --safetensors FILE")
     if not (given.onnx or given.safetensors or given.weights_of):
         raise InputError("nothing to write; give --onnx, --safetensors, or --weights-of and --checkpoint")
     if bool(given.weights_of) != bool(given.out):
         raise InputError("--weights-of and --checkpoint: each needs the other")
-    if given.grouped and not given.safetensors:
-        raise InputError("--grouped: needs --safetensors FILE")
     inputs = [given.checkpoint] + [given.weights_of] * bool(given.weights_of)
     refuse_overwriting((given.onnx, given.safetensors, given.out), inputs)
     return given

@@ -46,6 +46,7 @@ def test_an_average_is_that_of_the_arrays(weights: list[float]) -> None:
 
 def test_weights_that_make_no_average_are_refused() -> None:
     assert checked_weights(None, 2) == [1, 1]
+    assert checked_weights([1e308, 5e307], 2) == [1, 0.5]  # whose sum float64 does not hold
     for weights in ([1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]):
         with pytest.raises(InputError, match="--weights"):
             checked_weights(weights, 2)

@@ -121,6 +121,7 @@ def test_bad_input_is_one_line_and_code_2(tree: Path, nets: list[Path], tmp_path
         (("--average", *kept), f"{kept[1]}: of another data set"),
         (("--average", cut), f"{cut}: no predictions"),
         (("--average", kept[0], "--weights", 1, 2), "--weights: 2 given for 1"),
+        (("--average", kept[0], "--crops", 10), "--crops: says nothing to --average"),
         ((), "give either checkpoints or --average"),
         ((nets[0], *data, "--json", tmp_path / "absent" / "a.json"), "--json: "),
         ((nets[0], *data, "--crops", 5), "--crops: invalid choice"),

@@ -140,6 +140,19 @@ def test_a_run_before_its_first_epoch_is_drawn_by_step(tmp_path: Path) -> None:
     assert "steps" in said(figure).split("\n") and "ln(" not in said(figure)
 
 
+def test_a_run_of_one_row_whose_loss_begins_at_guessing(tmp_path: Path) -> None:
+    path = write_metrics(tmp_path / "run", 1000)
+    first = json.loads(path.read_text().splitlines()[0])
+    path.write_text(json.dumps(first | {"loss": math.log(1000)}) + "\n")
+    figure = draw_curves([read_curves(path)])
+    assert_readable(figure)
+    loss = figure.axes[0]
+    assert any(line.get_marker() == "o" for line in loss.lines)
+    note = next(text for text in loss.texts if "guessing" in text.get_text())
+    figure.canvas.draw()
+    assert note.get_window_extent().y1 < loss.get_window_extent().y1
+
+
 def test_what_are_no_metrics_is_named(tmp_path: Path) -> None:
     text, empty = tmp_path / "text", tmp_path / "empty"
     text.write_text("no\nmetrics")

@@ -74,6 +74,11 @@ def test_what_is_no_picture_is_named(net: TrainedAlexNet, tmp_path: Path) -> Non
             net.predict(bad)
     with pytest.raises(ValueError, match="crops=5"):
         net.predict([], crops=5)
+    with pytest.raises(ValueError, match="top=0"):
+        net.predict([], top=0)
+    for bad in (np.zeros((256, 256, 3), np.uint8), b"bytes", [1]):
+        with pytest.raises(TypeError, match="give paths or PIL images"):
+            net.predict(bad)
 
 
 @pytest.mark.parametrize(

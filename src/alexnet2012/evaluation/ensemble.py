@@ -63,11 +63,14 @@ def assess_kept(several: Sequence[Predictions], weights: Sequence[float]) -> Ass
 
 
 def checked_weights(weights: Sequence[float] | None, members: int) -> list[float]:
-    """The weights of an average over ``members``, equal if none are given. Raises InputError for other weights."""
+    """The weights of an average over ``members``, the largest brought to 1, so that sums stay finite.
+
+    Equal if none are given. Raises InputError for another number of them, and for one that is not above 0 and finite.
+    """
     if weights is None:
         return [1.0] * members
     if len(weights) != members:
         raise InputError(f"--weights: {len(weights)} given for {members} to average; give one each")
     if not all(np.isfinite(weight) and weight > 0 for weight in weights):
         raise InputError("--weights: must be above 0 and finite")
-    return list(weights)
+    return [weight / max(weights) for weight in weights]

@@ -64,10 +64,13 @@ class Answers:
         """The ``top`` most probable classes of each image, the most probable first, as (name, probability).
 
         Images are PIL images or paths, many or one. Softmax outputs are averaged over ten ``crops`` (P §4.1), or are
-        of the centre crop with ``crops=1``. Raises InputError naming a file that is no image.
+        of the centre crop with ``crops=1``. Raises InputError naming a file that is no image, TypeError for what is
+        neither path nor PIL image.
         """
         if crops not in CROPS:
             raise ValueError(f"crops={crops}: must be one of {CROPS}")
+        if top < 1:
+            raise ValueError(f"top={top}: must be at least 1")
         pictures = [images] if isinstance(images, Image.Image | str | os.PathLike) else list(images)
         guesses = []
         for first in range(0, len(pictures), AT_ONCE):
@@ -121,12 +124,17 @@ def trained_net(saved: dict[str, Any], exchange: Exchange | None) -> TrainedAlex
 
 
 def square_pixels(picture: Picture, side: int = SIDE) -> NDArray[np.uint8]:
-    """A picture as the net's data are prepared, uint8 (256, 256, 3). Raises InputError naming a file that is none."""
+    """A picture as the net's data are prepared, uint8 (256, 256, 3).
+
+    Raises InputError naming a file that is no image, TypeError for what is neither path nor PIL image.
+    """
     if isinstance(picture, Image.Image):
         file = io.BytesIO()
         deep = picture.mode.startswith("I;16")  # 16 bits a pixel, which decoding scales
         (picture if deep else picture.convert("RGB")).save(file, "PNG", compress_level=1)
         return decode(file.getvalue(), side)
+    if not isinstance(picture, str | os.PathLike):
+        raise TypeError(f"{type(picture).__name__}: give paths or PIL images (Image.fromarray makes one)")
     try:
         return decode(Path(picture).read_bytes(), side)
     except Exception as error:

@@ -95,14 +95,15 @@ def draw_curves(runs: Sequence[Curves]) -> Figure:
         draw_run(above, below, run, scale, color)
         drops |= {step / scale: factor for step, factor in run.drops()}
     mark_drops(above, below, drops)
-    for classes in sorted({run.classes for run in runs if run.classes}):
-        above.axhline(math.log(classes), color="black", linewidth=0.6, linestyle="--")
+    plateaus = {math.log(run.classes): run.classes for run in runs if run.classes}
+    for plateau, classes in plateaus.items():
+        above.axhline(plateau, color="black", linewidth=0.6, linestyle="--")
         above.annotate(
-            f"ln({classes}) = {math.log(classes):.2f}, guessing", (1, math.log(classes)), (-2, 2),
+            f"ln({classes}) = {plateau:.2f}, guessing", (1, plateau), (-2, 2),
             xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", fontsize=SMALL,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )  # fmt: skip
-    above.set(ylabel="training loss, nats", ylim=(0, None))
+    above.set(ylabel="training loss, nats", ylim=(0, 1.15 * max([above.dataLim.ymax, *plateaus])))
     below.set(ylabel="error, %", ylim=(0, 100), xlabel="epochs" if all(lengths) else "steps")
     legends(above, below, runs)
     return figure
@@ -114,7 +115,9 @@ def draw_run(above: Axes, below: Axes, run: Curves, scale: float, color: str) ->
     for axes, name in ((above, "loss"), (below, "train_top1_error")):
         values = np.array([row[name] for row in run.training])
         axes.plot(steps, values, color=color, linewidth=0.4, alpha=0.3)
-        axes.plot(steps, smooth(values), color=color, linewidth=0.8)
+        axes.plot(
+            steps, smooth(values), color=color, linewidth=0.8, marker="o" if len(steps) == 1 else "", markersize=2
+        )
     ends = np.array([row["step"] for row in run.validation]) / scale
     marker = "o" if len(ends) < 20 else ""
     for name, line in (("val_top1_error", "--"), ("val_top5_error", ":")):
