@@ -41,6 +41,7 @@ def flags() -> Parser:
         choices=("fp32", "tf32", "bf16"),
         help="of products; bf16 also stores activations so",
     )
+    add("--compile", action="store_true", help="compile the net at the first step: minutes; on CUDA with CUDA graphs")
     add("--loader", default="dali", choices=("dali", "torch"))
     add("--workers", type=int, default=2, help="decoding threads a process")
     add("--placement", default="split", choices=("split", "together"), help="a tower a process, or both in each")

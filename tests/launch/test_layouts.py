@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from running import SMALL, TRAIN, here, losses, rows, torchrun
 
 from alexnet2012.training import checkpoint
 
 HOLDINGS = Path(__file__).with_name("train_and_tell_holdings.py")
+COMPILED = Path(__file__).with_name("train_compiled.py")
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 LAYOUTS = {"two": (2, ()), "four": (4, ()), "together": (2, ("--placement", "together"))}
 
@@ -88,3 +91,36 @@ def test_dali_feeds_one_process_and_two_alike(one_process: Path, tree: Path, tmp
     assert losses(two) == pytest.approx(losses(one), rel=1e-4)
     with_torch = losses(one_process)
     assert losses(one) == pytest.approx({step: with_torch[step] for step in range(1, 9)}, rel=0.01)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_compiled_net_computes_the_same(processes: int, one_process: Path, tree: Path, tmp_path: Path) -> None:
+    """Traced with inductor's graphs, executed by torch: the C++ alone would take minutes."""
+    flags = (*SMALL, "--data", tree, "--out", tmp_path / "run", "--max-steps", 8, "--compile")
+    ended = torchrun(processes, COMPILED, *flags)
+    assert ended.code == 0, ended.err
+    assert "compiled at the first step" in ended.out and "recompile" not in ended.err
+    expected = losses(one_process)
+    assert losses(tmp_path / "run") == pytest.approx({step: expected[step] for step in range(1, 9)}, rel=1e-4)
+
+
+def test_what_cannot_be_compiled_is_told(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(graph: object, inputs: object) -> None:
+        raise OSError("no compiler here")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=no_compiler))
+    ended = here(TRAIN, *SMALL, "--data", tree, "--out", tmp_path / "run", "--max-steps", 2, "--compile")
+    assert ended.code == 2 and "no compiler here" in ended.err and ended.err.count("\n") == 1
+    assert "error: --compile: torch cannot compile the net here" in ended.err
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_cuda_graphs_compute_the_same(precision: str, tree: Path, tmp_path: Path) -> None:
+    """Eight steps past the warm-up of CUDA graphs, whose replays then stand for the kernels."""
+    flags = (*SMALL, "--data", tree, "--max-steps", 16, "--precision", precision)
+    for name, more in (("eager", ()), ("compiled", ("--compile",))):
+        ended = here(TRAIN, *flags, "--out", tmp_path / name, *more)
+        assert (ended.code, ended.err) == (0, "")
+    tolerance = 1e-4 if precision == "fp32" else 2e-2
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "eager"), rel=tolerance)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from alexnet2012.benchmark.contest import Figure, compare, contest
 from alexnet2012.benchmark.normalising import their_lrn
 from alexnet2012.network import AlexNet
+from alexnet2012.network.build import compile_net
 from alexnet2012.network.describe import describe
 from alexnet2012.recipe import Recipe, paper_recipe
 from alexnet2012.training.optimizer import make_optimizer
@@ -23,15 +24,17 @@ Step = Callable[[], object]
 
 
 def figures(device: torch.device) -> Iterator[Figure]:
-    """Synthetic images. On CUDA in bfloat16, torchvision's net compiled; on the CPU in float32."""
+    """Synthetic images. On CUDA in bfloat16, both nets compiled; on the CPU in float32, neither."""
     for batch in BATCHES[device.type]:
         precision = "bf16" if device.type == "cuda" else "fp32"
         candidates = {
-            "ours": our_step(batch, device, precision),
+            "ours": our_step(batch, device, precision, compiled=device.type == "cuda"),
             PEER: torchvision_step(batch, device, precision),
             USUAL: usual_step(batch, device, precision),
             LIMIT: product(batch, device, precision),
         }
+        if device.type == "cuda":
+            candidates["ours, not compiled"] = our_step(batch, device, precision)
         results = contest(candidates, device)
         yield from compare("step", f"training, batch {batch}, {precision}", results, GOALS[device.type], batch)
 
@@ -69,10 +72,13 @@ def inputs(batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return images.to(device), torch.randint(0, 1000, (batch,), generator=generator).to(device)
 
 
-def our_step(batch: int, device: torch.device, precision: str) -> Step:
+def our_step(batch: int, device: torch.device, precision: str, compiled: bool = False) -> Step:
     """The paper's net and rule, both towers in this process."""
     net = AlexNet(paper_recipe()).place([device])
-    return repeated(trained(net, make_optimizer(net, net.recipe), precision), *inputs(batch, device))
+    run = compile_net(net, device) if compiled else net
+    step = torch.zeros((), dtype=torch.int64, device=device)
+    update = trained(lambda images: run(images, step), make_optimizer(net, net.recipe), precision)
+    return repeated(update, *inputs(batch, device))
 
 
 def torchvision_step(batch: int, device: torch.device, precision: str) -> Step:

@@ -1,9 +1,15 @@
-"""The net that a recipe asks for."""
+"""The net that a recipe asks for, and its compiled form."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import cast
 
+import torch
+from torch import nn
+
+from alexnet2012.errors import InputError
 from alexnet2012.network.alexnet import AlexNet
 from alexnet2012.network.exchange import Exchange
 from alexnet2012.network.taught import TaughtNet
@@ -15,3 +21,23 @@ def build_net(recipe: Recipe, classes: int, seed: int = 0, exchange: Exchange | 
     if recipe.net == "2012":
         return AlexNet(recipe, classes, seed, exchange)
     return cast(AlexNet, TaughtNet(recipe, classes, seed))
+
+
+def compile_net(net: nn.Module, device: torch.device) -> nn.Module:
+    """``net`` compiled for batches of one size: one graph, or where ranks exchange activations one a layer.
+
+    On CUDA the graphs are replayed as CUDA graphs. The compilation itself comes with the first step, which has to be
+    a tensor: a number would be compiled in.
+    """
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    return cast(nn.Module, torch.compile(net, dynamic=False, mode=mode))
+
+
+@contextlib.contextmanager
+def naming_failed_compilation() -> Iterator[None]:
+    """Raises InputError for what torch cannot compile on this machine."""
+    try:
+        yield
+    except torch._dynamo.exc.TorchDynamoException as error:
+        reason = " ".join(str(error).strip().splitlines()[:2])  # who failed, and how
+        raise InputError(f"--compile: torch cannot compile the net here ({reason}); leave it out") from error

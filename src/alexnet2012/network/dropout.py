@@ -34,8 +34,9 @@ def mix(word: Any) -> Any:
 def dropout_mask(draw: Draw, tower: int, layer: str, size: torch.Size, share: float, device: torch.device) -> Tensor:
     """Boolean of ``size`` (rows, units): False for the ``share`` of units that are dropped."""
     rows, units = size
+    step = draw.step.to(device, non_blocking=True) if isinstance(draw.step, Tensor) else draw.step
     key = mix((draw.seed & WORD_MASK) ^ mix(draw.seed >> 32))
-    for value in (draw.step, tower, LAYERS.index(layer)):
+    for value in (step, tower, LAYERS.index(layer)):
         key = mix(key ^ value)
     row = torch.arange(draw.first_row, draw.first_row + rows, device=device)[:, None]
     unit = torch.arange(units, device=device)

@@ -57,10 +57,12 @@ class BetweenRanks:
     ) -> None:
         self.group, self.tower, self.towers, self.begin = group, tower, (tower,), begin
 
+    @torch.compiler.disable
     def meet(self, outputs: list[Tensor], layer: str) -> list[Tensor]:
         """[(N, C, ...)] on each rank -> [(N, 2C, ...)], the same values on both ranks."""
         return [Meet.apply(outputs[0], layer, self)]
 
+    @torch.compiler.disable
     def join(self, outputs: list[Tensor], layer: str, channels: int) -> Tensor:
         """[(N, C_t, ...)] on each rank -> (N, channels, ...); C_0 = ceil(channels / 2), C_1 the rest."""
         return Join.apply(outputs[0], layer, channels, self)

@@ -217,7 +217,10 @@ def announce(say: Callable[[str], None], settings: Settings, layout: Layout, tra
     say(f"run      {trainer.run.path}" + (f", going on at step {trainer.step}" if trainer.step else ""))
     say(f"net      {net}")
     say(f"data     {settings.data}: {plan.images} training and {len(trainer.val_set)} validation images")
-    say(f"devices  {layout.describe()}; {layout.threads} threads a process, {settings.precision}")
+    say(
+        f"devices  {layout.describe()}; {layout.threads} threads a process, {settings.precision}"
+        + ", compiled at the first step" * settings.compile
+    )
     say(f"loader   {settings.loader}, {settings.workers} decoding threads a process")
     steps = f"{recipe.epochs} epochs of {plan.steps_per_epoch} steps of {plan.batch_size} images"
     device = layout.devices[0]
@@ -232,6 +235,7 @@ def executed(settings: Settings, layout: Layout) -> dict[str, Any]:
         "variants": list(settings.variants),
         "layout": layout.describe(),
         "threads": layout.threads,
+        "compile": settings.compile,
         "loader": settings.loader,
         "workers": settings.workers,
         "max_steps": settings.max_steps,

@@ -17,7 +17,7 @@ from alexnet2012.data import Dataset, TrainingPlan
 from alexnet2012.distributed import Layout, PendingMean, allow_tf32, reduce
 from alexnet2012.errors import Diverged
 from alexnet2012.evaluation import evaluate
-from alexnet2012.network.build import build_net
+from alexnet2012.network.build import build_net, compile_net, naming_failed_compilation
 from alexnet2012.reporting.run_directory import RunDirectory
 from alexnet2012.reporting.run_log import RunLog
 from alexnet2012.training import checkpoint
@@ -55,7 +55,7 @@ class Trainer:
         self.net = build_net(recipe, len(train.classes), settings.seed, layout.exchange(recipe.towers))
         self.net.place(layout.devices)
         allow_tf32(settings.precision == "tf32")
-        self.replicated = layout.replicate(self.net)
+        self.replicated = layout.replicate(compile_net(self.net, layout.devices[0]) if settings.compile else self.net)
         self.optimizer = make_optimizer(self.net, recipe)
         self.schedule = Schedule(settings.schedule, self.optimizer, recipe, self.plan.steps)
         self.store = CheckpointStore(run.checkpoints, settings.keep)
@@ -114,7 +114,8 @@ class Trainer:
             with self.clock.waiting():
                 images, labels = next(arriving)
             self.layout.begin("a training step", self.step + 1)
-            outcome = self.train_step(images, labels, out_of_data=batches.failure is not None)
+            with naming_failed_compilation():
+                outcome = self.train_step(images, labels, out_of_data=batches.failure is not None)
             stopping, out_of_data = self.settle(outcome)
             if self.saving_due() or stopping or out_of_data:
                 with self.clock.paused():
@@ -126,8 +127,9 @@ class Trainer:
     def train_step(self, images: Tensor, labels: Tensor, out_of_data: bool) -> Outcome:
         """One update on this replica's images (n, 3, 224, 224) and labels (n,)."""
         self.schedule.before_step(self.step)
+        step = torch.full((), self.step, device=images.device) if self.settings.compile else self.step
         with self.precision():
-            logits = self.replicated(images, self.step, self.first_row(images))
+            logits = self.replicated(images, step, self.first_row(images))
         loss = F.cross_entropy(logits.float(), labels)
         wrong = (logits.detach().argmax(1) != labels).float().mean()
         flags = torch.tensor([self.stop.wanted, out_of_data], dtype=torch.float32).to(loss.device, non_blocking=True)
