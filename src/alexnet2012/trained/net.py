@@ -124,7 +124,7 @@ def trained_net(saved: dict[str, Any], exchange: Exchange | None) -> TrainedAlex
 
 
 def square_pixels(picture: Picture, side: int = SIDE) -> NDArray[np.uint8]:
-    """A picture as the net's data are prepared, uint8 (256, 256, 3).
+    """A picture as the net's data are prepared, uint8 (side, side, 3).
 
     Raises InputError naming a file that is no image, TypeError for what is neither path nor PIL image.
     """
