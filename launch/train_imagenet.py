@@ -50,7 +50,9 @@ def flags() -> Parser:
     add("--time-limit", type=float, help="minutes after which to save and stop; the same command goes on")
     add("--collective-timeout", type=float, default=TIMEOUT, help="seconds before a rank that does not move is lost")
     add("--pairs-across-nodes", action="store_true", help="let the towers of a pair lie on two nodes")
-    add("--on-bad-image", default="stop", choices=("stop", "skip"), help="skip: another image takes its place")
+    add(
+        "--on-bad-image", default="stop", choices=("stop", "skip"), help="skip: another one takes its place in training"
+    )
     add("--lr-scaling", default="none", choices=("none", "linear"), help="linear: --lr times batch size / the recipe's")
     add("--warmup-epochs", type=float, default=0.0, help="epochs over which the rate rises from 0; 2012 had none")
     add("--log-every", type=int, default=20, help="steps between rows of metrics.jsonl")

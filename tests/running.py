@@ -16,7 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from alexnet2012.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "launch" / "train_imagenet.py"
@@ -48,9 +51,10 @@ def here(file: Path, *flags: object) -> Ended:
     return Ended(ending.value.code or 0, out.getvalue(), err.getvalue())
 
 
-def start(*command: object) -> subprocess.Popen[str]:
-    """Start python with ``command``."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'launch'}:{ROOT / 'tests'}"}
+def start(*command: object, **variables: str) -> subprocess.Popen[str]:
+    """Start python with ``command``, and with ``variables`` in its environment."""
+    path = f"{ROOT / 'launch'}:{ROOT / 'tests'}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **variables}
     return subprocess.Popen(
         [sys.executable, *map(str, command)], stdout=-1, stderr=-1, text=True, env=environment, cwd=ROOT
     )
@@ -81,6 +85,42 @@ def losses(run: Path) -> dict[int, float]:
     found = [(row["step"], row["loss"]) for row in rows(run) if "loss" in row]
     assert len(found) == len(dict(found))
     return dict(found)
+
+
+def children(process: int) -> dict[int, int]:
+    """Rank -> process id of torchrun's workers."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (entry / "stat").read_text().rpartition(")")[2].split()
+            environment = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        rank = [value[5:] for value in environment if value.startswith(b"RANK=")]
+        if int(stat[1]) == process and rank:
+            found[int(rank[0])] = int(entry.name)
+    return found
+
+
+def last(run: Path) -> dict:
+    return checkpoint.load(run / "checkpoints" / "last.pt")
+
+
+def state(run: Path) -> tuple[str, int]:
+    said = json.loads((run / "state.json").read_text())
+    return said["state"], said["step"]
+
+
+def assert_same_to_the_bit(run: Path, whole: Path) -> None:
+    """Every row once, the same losses, errors, weights and velocities."""
+
+    def measured(run: Path) -> list[tuple]:
+        names = ("step", "epoch", "loss", "train_top1_error", "lr", "val_top1_error", "val_top5_error")
+        return [tuple(row.get(name) for name in names) for row in rows(run)]
+
+    assert measured(run) == measured(whole)
+    for kind in ("weights", "velocities"):
+        assert all(torch.equal(value, last(whole)[kind][name]) for name, value in last(run)[kind].items())
 
 
 def write_tree(directory: Path, classes: int = 5, train: int = 8, val: int = 3) -> Path:

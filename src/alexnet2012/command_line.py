@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -49,6 +50,11 @@ def main(command: Callable[[], None]) -> NoReturn:
         if not failure.told:
             tell(str(failure))
         sys.exit(failure.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        tell(f"{error.filename or 'writing'}: {error.strerror}; make room and run the same command again")
+        sys.exit(2)
     sys.exit(0)
 
 

@@ -271,6 +271,16 @@ def agree(layout: Layout, decide: Callable[[], T]) -> T:
     return answer[0]
 
 
+def raise_together(layout: Layout, failure: InputError | None) -> None:
+    """Raises InputError on every rank when one of them brings a ``failure``; all ranks call this together."""
+    if not reduce(layout, torch.tensor([float(failure is not None)])).item():
+        return
+    reasons: list[Any] = [str(failure)] * layout.processes
+    if layout.processes > 1:
+        dist.all_gather_object(reasons, failure and str(failure))
+    raise InputError(next(filter(None, reasons))).by_all(tells=layout.first) from failure
+
+
 def reduce(layout: Layout, values: Tensor, over: str = "all", largest: bool = False) -> Tensor:
     """The sum of ``values``, or their maximum, over a group's ranks: "all", "replicas" or "pair"."""
     values = values.cpu() if layout.backend == "gloo" else values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -9,11 +10,17 @@ import signal
 import sys
 import threading
 import time
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import NamedTuple, Protocol, TypeVar
 
 from alexnet2012.errors import Failure
 
 INTERVAL = 1.0  # seconds between beats
+ANSWER = 10.0  # seconds in which the store answers, or is lost itself
+
+
+T = TypeVar("T")
 
 
 class Store(Protocol):
@@ -80,32 +87,63 @@ class Heartbeat:
         """Let the others know what this rank alone ends with."""
         self.close()
         self.beat = self.beat._replace(failure=str(failure))
-        self.send()
+        with contextlib.suppress(RuntimeError):  # the store may be gone by now
+            self.send()
 
     def lost(self) -> LostRank:
         """Which rank the others wait for: one that failed, one whose beat stands still, else the furthest behind."""
-        before = self.everyone()
-        for rank, beat in before.items():
-            if beat.failure:
-                lost = LostRank(f"rank {rank}: {beat.failure}")
+        try:
+            if failed := self.failed():
+                lost = LostRank(failed)
                 lost.told = lost.met = True
                 return lost
+            silent = self.silent()
+        except RuntimeError:
+            silent = "rank 0, or torchrun on its node, stopped answering: it keeps what the ranks know of each other"
+        return LostRank(
+            f"{silent}; rank {self.rank} was in step {self.beat.step} ({self.beat.operation}); "
+            "the same command goes on from the last checkpoint"
+        )
+
+    def failed(self) -> str:
+        """What a rank has ended with, if one has. Raises RuntimeError where the store does not answer."""
+        return next((f"rank {rank}: {beat.failure}" for rank, beat in self.everyone().items() if beat.failure), "")
+
+    def silent(self) -> str:
+        """Which rank says nothing, or is the furthest behind."""
+        before = self.everyone()
         time.sleep(3 * INTERVAL)
         after = self.everyone()
         still = [rank for rank in after if before[rank].number == after[rank].number and rank != self.rank]
         rank = min(still or after, key=lambda rank: after[rank].operations)
-        return LostRank(
-            f"rank {rank} stopped answering, last heard of in step {after[rank].step} ({after[rank].operation}); "
-            f"rank {self.rank} was "
-            f"in step {self.beat.step} ({self.beat.operation}); the same command goes on from the last checkpoint"
-        )
+        return f"rank {rank} stopped answering, last heard of in step {after[rank].step} ({after[rank].operation})"
 
     def everyone(self) -> dict[int, Beat]:
-        return {rank: Beat(*json.loads(self.store.get(f"beat/{rank}"))) for rank in range(self.processes)}
+        """Every rank's beat. Raises RuntimeError where the store does not answer."""
+        return asked(
+            lambda: {rank: Beat(*json.loads(self.store.get(f"beat/{rank}"))) for rank in range(self.processes)}
+        )
 
     def close(self) -> None:
         self.ended.set()
         self.thread.join()
+
+
+def asked(question: Callable[[], T]) -> T:
+    """The answer to ``question``. Raises RuntimeError without one: a store hangs where its server stands still."""
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(question())
+        except RuntimeError as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True, name="question").start()
+    try:
+        return answer.result(ANSWER)
+    except TimeoutError as error:
+        raise RuntimeError("no answer") from error
 
 
 def die_with_parent() -> None:

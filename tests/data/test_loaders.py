@@ -137,7 +137,7 @@ def test_offsets_are_exact_to_the_pixel(kind):
         np.tile(offsets[::-1], 2),
         np.arange(66) >= 33,
         np.zeros((66, 3), np.float32),
-        np.zeros(66, np.int64),
+        np.zeros((66, 4), np.int64),
     )
     ((images, _),) = run(kind, dataset, [views])
     steps = torch.arange(224)
@@ -243,26 +243,36 @@ def test_dali_names_bad_files_and_does_not_crash(tmp_path):
     assert child.returncode == 0, child.stderr
 
 
+def plain_views(index: list[int], spares: list[int]) -> Views:
+    """The upper left crops of images, all with the same spares."""
+    count = len(index)
+    edges, shift = np.zeros(count, np.int64), np.zeros((count, 3), np.float32)
+    return Views(np.array(index), edges, edges, np.zeros(count, bool), shift, np.tile(spares, (count, 1)))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_bad_images_are_skipped_for_the_plans_spares(kind, tmp_path):
+    """Met again in batches that are read already, too; and where the first spares are no better."""
     files = [encode(np.full((256, 256, 3), value, np.uint8), "JPEG") for value in range(24)]
     files[3], files[9], files[17] = files[3][:-200], b"no image", files[17][: len(files[17]) // 2]
-    dataset = Memory(files)
-    index = np.arange(8)
+    files[18] = encode(np.full((256, 256, 3), 18, np.uint8), "PNG")[:100]
     batches = [
-        Views(
-            index + first,
-            *(np.zeros(8, np.int64),) * 2,
-            np.zeros(8, bool),
-            np.zeros((8, 3), np.float32),
-            np.full(8, 20 + first // 8),
-        )
-        for first in (0, 8, 16)
+        plain_views(list(range(8)), [20, 0]),
+        plain_views([3, 9, 10, 17], [9, 21]),
+        plain_views([3, 18, 17, 1], [17, 18, 9, 22]),
+        plain_views([17, 18, 3, 9], [3, 9, 17, 23]),
     ]
-    loader = open_loader(kind, dataset, batches, paper_recipe(), workers=2, skip_bad=True)
-    values = np.concatenate([images[:, 0, 0, 0].numpy() for images, _ in loader]).round()
+    loader = open_loader(kind, Memory(files), batches, paper_recipe(), workers=2, skip_bad=True)
+    values = [images[:, 0, 0, 0].round().int().tolist() for images, _ in loader]
     loader.close()
-    expected = np.arange(24)
-    expected[[3, 9, 17]] = 20, 21, 22
-    np.testing.assert_array_equal(values, expected)
-    assert sorted(loader.spares.skipped) == [3, 9, 17]
+    assert values == [[0, 1, 2, 20, 4, 5, 6, 7], [21, 21, 10, 21], [22, 22, 22, 1], [23] * 4]
+    assert sorted(loader.spares.skipped) == [3, 9, 17, 18]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_whose_spares_are_all_bad_is_named(kind):
+    files = [encode(np.zeros((256, 256, 3), np.uint8))] + [b"no image"] * 5
+    loader = open_loader(kind, Memory(files), [plain_views([0, 5], [1, 2, 3, 4])], paper_recipe(), 2, skip_bad=True)
+    with pytest.raises(InputError, match=r"image 5: .*; nor can the 4 images that may take its place"):
+        list(loader)
+    loader.close()

@@ -29,7 +29,7 @@ def views(count: int, divisor: float = 1.0) -> Views:
     """Odd rows are reflected."""
     top, left = DRAWS.integers(0, 33, (2, count))
     shift = DRAWS.normal(0, 9, (count, 3)).astype(np.float32)
-    return Views(np.arange(count), top, left, np.arange(count) % 2 == 1, shift, np.arange(count), divisor)
+    return Views(np.arange(count), top, left, np.arange(count) % 2 == 1, shift, np.zeros((count, 4), np.int64), divisor)
 
 
 def triangle(side: int, scaled: int, first: int) -> NDArray[np.float64]:

@@ -36,6 +36,15 @@ def test_every_offset_is_equally_likely(recipe, offsets):
         assert stats.chisquare(np.bincount(axis, minlength=offsets)).pvalue > LIKELY
 
 
+def test_spares_are_four_independent_draws_of_all_images():
+    spares = plan().views(0).spares
+    assert spares.shape == (IMAGES, 4) and spares.min() >= 0 and spares.max() < IMAGES
+    for column in spares.T:
+        assert stats.chisquare(np.bincount(column * 200 // IMAGES, minlength=200)).pvalue > LIKELY
+    agreeing = [(spares[:, i] * 20 // IMAGES == spares[:, j] * 20 // IMAGES).sum() for i in range(4) for j in range(i)]
+    assert all(stats.binomtest(int(count), IMAGES, 1 / 20).pvalue > LIKELY for count in agreeing)
+
+
 def test_reflections_follow_the_recipe_and_no_offset():
     views = plan().views(0)
     assert stats.binomtest(int(views.reflect.sum()), IMAGES, 0.5).pvalue > LIKELY

@@ -47,6 +47,7 @@ def train(tree: Path, *flags: object) -> Ended:
         ("--checkpoint-every 0", "--checkpoint-every 0"),
         ("--keep 0", "--keep 0"),
         ("--time-limit 0", "--time-limit 0"),
+        ("--time-limit nan", "--time-limit nan: must be above 0"),
         ("--warmup-epochs 4", "--warmup-epochs 4"),
         ("--schedule cosine", "--schedule cosine"),
         ("--loader ffcv", "--loader"),

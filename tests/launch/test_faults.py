@@ -18,26 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from running import ROOT, SMALL, TRAIN, losses
+from running import ROOT, SMALL, TRAIN, children, losses
 
 FAULTS = int(os.environ.get("ALEXNET2012_FAULTS", 5))
 STEPS_A_FAULT = 5
 TIMEOUT = 60  # seconds: the runs' --collective-timeout; no fault may hang them for longer
-
-
-def children(process: int) -> dict[int, int]:
-    """Rank -> process id of torchrun's workers."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (entry / "stat").read_text().rpartition(")")[2].split()
-            environment = (entry / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        rank = [value[5:] for value in environment if value.startswith(b"RANK=")]
-        if int(stat[1]) == process and rank:
-            found[int(rank[0])] = int(entry.name)
-    return found
 
 
 @dataclass

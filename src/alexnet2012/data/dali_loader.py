@@ -54,8 +54,8 @@ class DaliLoader:
 
     ``batches`` are all Views or all index arrays. ``workers`` are DALI's threads; on a CUDA ``device`` the GPU decodes
     (it rounds differently). DALI is less strict than Pillow: damage behind a file's header may pass as pixels.
-    Raises InputError naming a bad file, up to two batches early; with ``skip_bad`` the plan's spare takes its place
-    in Views.
+    Raises InputError naming a bad file, up to two batches early; with ``skip_bad`` one of the plan's spares
+    takes its place in Views.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class DaliLoader:
 
     def _read(self, batch: Batch) -> _Read:
         if isinstance(batch, Views):
-            pairs = zip(batch.index.tolist(), batch.spare.tolist(), strict=True)
-            opened = [self.spares.get(self._open, image, spare) for image, spare in pairs]
+            pairs = zip(batch.index.tolist(), batch.spares.tolist(), strict=True)
+            opened = [self.spares.get(self._open, image, spares) for image, spares in pairs]
         else:
             opened = [self._open(image) for image in batch.tolist()]
         inputs: dict[str, Any] = {"encoded": [image.encoded for image in opened]}
@@ -158,15 +158,14 @@ class DaliLoader:
             self._start(self._read(read.batch))
 
     def _skip_bad(self, read: _Read) -> bool:
-        """Whether Pillow finds images to skip. Raises InputError naming one that is not to be skipped."""
-        skipped = len(self.spares.skipped)
-        spares = read.batch.spare.tolist() if isinstance(read.batch, Views) else [None] * len(read.opened)
-        for image, spare in zip(read.opened, spares, strict=True):
+        """Whether there are images to skip, known or found by Pillow. Raises InputError for one that is not to be."""
+        spares = read.batch.spares.tolist() if isinstance(read.batch, Views) else [()] * len(read.opened)
+        for image, own in zip(read.opened, spares, strict=True):
             try:
                 load(self.dataset, image.index, self.recipe.image_size)
             except InputError as error:
-                self.spares.skip(image.index, spare, error)
-        return len(self.spares.skipped) > skipped
+                self.spares.skip(image.index, own, error)
+        return any(image.index in self.spares.skipped for image in read.opened)
 
     def _build(self, inputs: list[str]) -> Pipeline:
         """Decode; resize if there is a ``start``; crop, reflect and add noise if there is a ``top``.

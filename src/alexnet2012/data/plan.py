@@ -19,7 +19,7 @@ from alexnet2012.errors import InputError
 from alexnet2012.recipe import Recipe
 
 ORDER, VIEW = 0, 1  # the purposes a seed's streams are split into
-DRAWS = 8  # 64-bit draws set aside for each position: two Philox blocks of four, seven used
+DRAWS = 8  # 64-bit draws set aside for each position: two Philox blocks of four
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Views:
     left: NDArray[np.int64]  # (n,) pixels, its first column
     reflect: NDArray[np.bool_]  # (n,) mirrored left to right
     noise: NDArray[np.float32]  # (n, 3) RGB shift of every pixel of the image, 0..255 scale
-    spare: NDArray[np.int64]  # (n,) the image that takes its place if it cannot be read
+    spares: NDArray[np.int64]  # (n, 4) the images that take its place, the first that can be read, if it cannot
     divisor: float = 1.0  # the noisy image is divided by it (S: 1.1 while there is noise)
 
     def __len__(self) -> int:
@@ -79,9 +79,16 @@ class TrainingPlan:
             left=left,
             reflect=draws[:, 2] < self.recipe.reflect,
             noise=_color_noise(draws[:, 3:6], self.color_axes * (self.recipe.color_noise * noisy)),
-            spare=(draws[:, 6] * self.images).astype(np.int64),
+            spares=_spares(draws[:, 6:8], self.images),
             divisor=self.recipe.color_noise_divisor if noisy else 1.0,
         )
+
+
+def _spares(draws: NDArray[np.float64], images: int) -> NDArray[np.int64]:
+    """(n, 4) images from uniform ``draws`` (n, 2), two of each: the second from what the first leaves of its bits."""
+    scaled = draws * images
+    first = np.floor(scaled)
+    return np.stack([first, np.floor((scaled - first) * images)], axis=2).reshape(-1, 4).astype(np.int64)
 
 
 def evaluation_batches(images: int, batch_size: int, part: int = 0, parts: int = 1) -> Iterator[NDArray[np.int64]]:

@@ -1,8 +1,8 @@
-"""What happens to an image that cannot be read: it ends the run, or the plan's spare image takes its place."""
+"""What happens to an image that cannot be read: it ends the run, or one of the plan's spares takes its place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from alexnet2012.errors import InputError
@@ -17,19 +17,18 @@ class Spares:
         self.allowed = allowed
         self.skipped: dict[int, str] = {}
 
-    def get(self, load: Callable[[int], Image], image: int, spare: int | None) -> Image:
-        """``load(image)``, or of ``spare`` if that fails. Raises InputError where neither can be had."""
-        if image not in self.skipped:
-            try:
-                return load(image)
-            except InputError as error:
-                self.skip(image, spare, error)
-        if spare is None or spare in self.skipped:
-            raise InputError(self.skipped[image])
-        return load(spare)
+    def get(self, load: Callable[[int], Image], image: int, spares: Sequence[int]) -> Image:
+        """``load(image)``, or of the first of ``spares`` that can be read. Raises InputError where none can."""
+        for candidate in (image, *spares):
+            if candidate not in self.skipped:
+                try:
+                    return load(candidate)
+                except InputError as error:
+                    self.skip(candidate, spares, error)
+        raise InputError(f"{self.skipped[image]}; nor can the {len(spares)} images that may take its place")
 
-    def skip(self, image: int, spare: int | None, error: InputError) -> None:
-        """Use ``image`` no more. Raises ``error`` if that is not allowed, or it has no spare."""
-        if not self.allowed or spare is None:
+    def skip(self, image: int, spares: Sequence[int], error: InputError) -> None:
+        """Use ``image`` no more. Raises ``error`` if that is not allowed, or there are no ``spares``."""
+        if not self.allowed or not spares:
             raise error
         self.skipped[image] = str(error)

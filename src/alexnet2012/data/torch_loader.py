@@ -30,7 +30,7 @@ class TorchLoader:
 
     For Views: float32 (n, 3, 224, 224) crops, reflected, with their colour noise, 0..255, mean not subtracted.
     For plain index arrays: uint8 (n, 256, 256, 3) whole images. ``workers`` threads prepare three batches ahead.
-    Raises InputError naming a file that is no image; with ``skip_bad`` the plan's spare takes its place in Views.
+    Raises InputError naming a file that is no image; with ``skip_bad`` one of its spares takes its place in Views.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TorchLoader:
     def _fill(self, images: NDArray, labels: NDArray[np.int64], batch: Batch, rows: NDArray[np.int64]) -> None:
         for row in rows:
             if isinstance(batch, Views):
-                image, labels[row] = self.spares.get(self._load, int(batch.index[row]), int(batch.spare[row]))
+                image, labels[row] = self.spares.get(self._load, int(batch.index[row]), batch.spares[row].tolist())
                 cut(image, batch, row, out=images[row])
             else:
                 images[row], labels[row] = self._load(int(batch[row]))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from alexnet2012.data import Dataset, Statistics, evaluation_batches, open_loader
-from alexnet2012.distributed import Layout, PendingRows, reduce, share
+from alexnet2012.distributed import Layout, PendingRows, raise_together, reduce, share
+from alexnet2012.errors import InputError
 from alexnet2012.evaluation.crops import CENTRE, views
 from alexnet2012.evaluation.errors import ErrorCount, ErrorRates
 from alexnet2012.network import AlexNet
@@ -60,14 +61,22 @@ def softmax_outputs(net: AlexNet, images: Tensor, mean: Tensor, crops: int) -> T
 def replica_images(layout: Layout, dataset: Dataset, recipe: ImageRecipe, passage: Passage) -> Iterator[Tensor]:
     """This replica's rows of each batch, uint8 (n, 256, 256, 3), on its first device; each image is decoded once.
 
-    The two ranks of a pair decode half each; their gather runs one batch ahead of its use.
+    The two ranks of a pair decode half each; their gather runs one batch ahead of its use. Raises InputError, on every
+    rank, naming a file that is no image.
     """
     batches = evaluation_batches(len(dataset), passage.batch_size, layout.rank, layout.processes)
     device = torch.device("cpu") if layout.backend == "gloo" else layout.devices[0]
     loader = open_loader(passage.loader, dataset, batches, recipe, passage.workers, device)
     waiting: PendingRows | None = None
     try:
-        for (images, _), total in zip(loader, batch_sizes(len(dataset), passage.batch_size), strict=True):
+        decoded = iter(loader)
+        for total in batch_sizes(len(dataset), passage.batch_size):
+            failure = None
+            try:
+                images, _ = next(decoded)
+            except InputError as error:
+                failure = error
+            raise_together(layout, failure)
             arriving = PendingRows(layout, images, total)
             if waiting:
                 yield waiting.wait().to(layout.devices[0])

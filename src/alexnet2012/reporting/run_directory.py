@@ -51,13 +51,14 @@ class RunDirectory:
 
         Raises InputError naming the host and process that has it.
         """
-        self.lock = (self.path / "lock").open("a+")
+        lock = (self.path / "lock").open("a+")
         try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self.lock.seek(0)
-            holder = self.lock.read().strip()
+            lock.seek(0)
+            holder = lock.read().strip()
             raise InputError(f"--out {self.path}: another run is writing there ({holder}); wait or stop it") from error
+        self.lock = lock
         self.lock.truncate(0)
         self.lock.write(f"process {os.getpid()} on {platform.node()}\n")
         self.lock.flush()
@@ -68,8 +69,16 @@ class RunDirectory:
             self.lock.close()
 
     def say_state(self, state: str, step: int, reason: str = "") -> None:
-        """Write ``state.json``: running, preempted, done or failed, with the step; torchrun hides exit codes."""
-        write_text_whole(self.state, json.dumps({"state": state, "step": step, "reason": reason}) + "\n")
+        """Write ``state.json``: running, preempted, done or failed, with the step; torchrun hides exit codes.
+
+        Only who has taken the directory does, and a full disk does not stop him.
+        """
+        if self.lock is None:
+            return
+        try:
+            write_text_whole(self.state, json.dumps({"state": state, "step": step, "reason": reason}) + "\n")
+        except OSError as error:
+            print(f"warning: {self.state}: not written ({error.strerror})", file=sys.stderr, flush=True)
 
     def step_said(self) -> int:
         """The step in ``state.json``; 0 before there is one."""

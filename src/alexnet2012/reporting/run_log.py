@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +25,47 @@ class RunLog:
 
     def __init__(self, run: RunDirectory, step: int, settings: dict[str, Any]) -> None:
         run.drop_rows_after(step)
-        self.rows = run.metrics.open("a", buffering=1)
+        self.metrics, self.rows = run.metrics, run.metrics.open("ab", buffering=0)
         wait_for_a_later_name(run.tensorboard)
-        self.board = SummaryWriter(str(run.tensorboard), purge_step=step + 1)
-        self.board.add_text("settings", "```\n" + json.dumps(settings, indent=2) + "\n```", step)
+        self.board: SummaryWriter | None = SummaryWriter(str(run.tensorboard), purge_step=step + 1)
+        self.failed = False  # the last row could not be written
+        text = "```\n" + json.dumps(settings, indent=2) + "\n```"
+        self.on_board(lambda board: board.add_text("settings", text, step))
 
     def row(self, values: dict[str, Any]) -> None:
         """One line of ``metrics.jsonl``, its numbers also as TensorBoard scalars."""
-        self.rows.write(json.dumps(values) + "\n")
-        for name, value in values.items():
-            if name not in ("step", "epoch"):
-                self.board.add_scalar(name, value, values["step"])
+        self.append(json.dumps(values).encode() + b"\n")
+        self.scalars({name: value for name, value in values.items() if name not in ("step", "epoch")}, values["step"])
+
+    def append(self, line: bytes) -> None:
+        """All of ``line`` or, on a full disk, nothing of it: a warning then, one a failure."""
+        end = self.rows.seek(0, os.SEEK_END)
+        try:
+            if self.rows.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.failed = False
+        except OSError as error:
+            self.rows.truncate(end)
+            if not self.failed:
+                self.warn(f"{self.metrics}: rows are left out ({error.strerror})")
+            self.failed = True
+
+    def on_board(self, write: Callable[[SummaryWriter], object]) -> None:
+        """``write`` to TensorBoard, which a full disk ends: its writer does not live on."""
+        try:
+            if self.board:
+                write(self.board)
+        except OSError as error:
+            self.board = None
+            self.warn(f"TensorBoard: nothing more is written in this start of the run ({error.strerror})")
+
+    def warn(self, line: str) -> None:
+        print(f"warning: {line}; training goes on", file=sys.stderr, flush=True)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         """Values for TensorBoard alone."""
         for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+            self.on_board(partial(SummaryWriter.add_scalar, tag=name, scalar_value=value, global_step=step))
 
     def validation(self, step: int, epoch: int, epochs: int, rates: ErrorRates) -> None:
         """A row and a line for the end of an epoch."""
@@ -59,20 +89,20 @@ class RunLog:
 
     def kernels(self, weights: dict[str, Tensor], step: int) -> None:
         """conv1's kernels as an image."""
-        self.board.add_image("conv1 kernels", kernel_sheet(weights), step)
+        self.on_board(lambda board: board.add_image("conv1 kernels", kernel_sheet(weights), step))
 
     def skipped(self, step: int, images: int) -> None:
         """How many unreadable images this process has met so far, at an epoch's end."""
-        self.board.add_scalar("images skipped", images, step)
-        print(f"images skipped so far because they cannot be read: {images}", flush=True)
+        self.scalars({"images skipped": images}, step)
+        print(f"images skipped so far because they cannot be read, each process counting its own: {images}", flush=True)
 
     def flush(self) -> None:
         """Bring TensorBoard's events to its file."""
-        self.board.flush()
+        self.on_board(SummaryWriter.flush)
 
     def close(self) -> None:
         self.rows.close()
-        self.board.close()
+        self.on_board(SummaryWriter.close)
 
 
 def wait_for_a_later_name(directory: Path) -> None:

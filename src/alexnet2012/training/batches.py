@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from alexnet2012.data import Dataset, TrainingPlan, finish, open_loader
-from alexnet2012.distributed import Layout, PendingRows, reduce, share
+from alexnet2012.distributed import Layout, PendingRows, raise_together, reduce, share
 from alexnet2012.errors import InputError
 from alexnet2012.training.settings import Settings
-
-OUT_OF_DATA = "another rank cannot read its images"
 
 
 class TrainingBatches:
@@ -43,8 +41,7 @@ class TrainingBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         decoded = iter(self.loader)
         coming = self.send(decoded)
-        if reduce(self.layout, torch.tensor([float(self.failure is not None)])).item():
-            self.raise_failure()
+        raise_together(self.layout, self.failure)
         for step in self.steps:
             arriving, coming = coming, self.send(decoded) if step + 1 < self.steps.stop else []
             self.layout.begin("the pair's images", step + 1)
@@ -74,10 +71,6 @@ class TrainingBatches:
             print(f"warning: {reason}; skipped, a spare takes its place", file=sys.stderr, flush=True)
         self.told = len(own)
         return round(reduce(self.layout, torch.tensor([float(self.told)])).item())
-
-    def raise_failure(self) -> None:
-        """Raises this rank's InputError, or, where another rank has one, an InputError that is already told."""
-        raise (self.failure or InputError(OUT_OF_DATA)).by_all(tells=self.failure is not None)
 
     def close(self) -> None:
         """Stop the loader."""

@@ -45,38 +45,63 @@ def run(settings: Settings) -> None:
         contextlib.closing(RunDirectory(settings.directory)) as directory,
     ):
         say = print_line if layout.first else silent
-        with leaving_at_a_signal(directory, say):
-            newest = agree(layout, lambda: check(settings, layout, directory))
-            trainer = make_trainer(settings, layout, directory, newest)
-        if trainer.finished:
-            say(f"{directory.path}: already trained to step {trainer.step}; nothing to do")
-            return
-        announce(say, settings, layout, trainer)
-        if layout.first:
-            directory.record(settings.identity(), classes=trainer.net.classes, **executed(settings, layout))
-        how = train_and_tell(trainer, directory)
+        with leaving_at_a_signal(layout, directory, say):
+            with telling_failure(directory, directory.step_said):
+                newest = agree(layout, lambda: check(settings, layout, directory))
+                trainer = make_trainer(settings, layout, directory, newest)
+            if trainer.finished:
+                directory.say_state("done", trainer.step)
+                say(f"{directory.path}: already trained to step {trainer.step}; nothing to do")
+                return
+            with trainer.stop.listening():
+                announce(say, settings, layout, trainer)
+                if layout.first:
+                    directory.record(settings.identity(), classes=trainer.net.classes, **executed(settings, layout))
+                how = train_and_tell(trainer, directory)
         if trainer.step == trainer.plan.steps or trainer.out_of_patience:
             agree(layout, lambda: draw_figures(trainer, directory))
         say(f"{how}: {directory.path}, step {trainer.step}")
 
 
 @contextlib.contextmanager
-def leaving_at_a_signal(directory: RunDirectory, say: Callable[[str], None]) -> Iterator[None]:
-    """Before the first step there is nothing to save: leave at once when asked to stop, with a word."""
+def leaving_at_a_signal(layout: Layout, directory: RunDirectory, say: Callable[[str], None]) -> Iterator[None]:
+    """Before training there is nothing to save: leave at once when asked to stop, with a word; at a second signal too.
+
+    torchrun's signal, which it sends when another rank has failed, is told as that failure. An exception leaves the
+    signals taken, and unheard: the process is on its way out, and has something else to tell.
+    """
+    failing = False
 
     def leave(number: int, frame: FrameType | None) -> None:
-        if directory.lock:
-            directory.say_state("preempted", directory.step_said())
-            say(f"preempted: {directory.path}, before its first step; the same command goes on")
+        if failing:
+            return
+        failed = ""
+        with contextlib.suppress(RuntimeError):  # the store may be gone
+            failed = layout.heartbeat.failed() if layout.heartbeat else ""
+        directory.say_state("failed" if failed else "preempted", directory.step_said(), failed)
+        if directory.lock and not failed:
+            say(f"preempted: {directory.path}, at once; the same command goes on from the last checkpoint")
         sys.stdout.flush()
-        os._exit(0)
+        os._exit(1 if failed else 0)
 
     before = {number: signal.signal(number, leave) for number in SIGNALS}
     try:
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    except BaseException:
+        failing = True
+        raise
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def telling_failure(directory: RunDirectory, step: Callable[[], int]) -> Iterator[None]:
+    """Have ``state.json`` say what ends the run."""
+    try:
+        yield
+    except BaseException as error:
+        directory.say_state("failed", step(), str(error))
+        raise
 
 
 def open_splits(settings: Settings) -> tuple[Dataset, Dataset]:
@@ -99,20 +124,12 @@ def make_trainer(settings: Settings, layout: Layout, directory: RunDirectory, ne
 
 
 def train_and_tell(trainer: Trainer, directory: RunDirectory) -> str:
-    """Train; rank 0 keeps ``state.json`` true."""
-
-    def tell(state: str, reason: str = "") -> None:
-        if trainer.layout.first:
-            directory.say_state(state, trainer.step, reason)
-
-    tell("running")
-    try:
-        with naming_lost_ranks(trainer.layout.heartbeat):
-            how = trainer.train()
-    except BaseException as error:
-        tell("failed", str(error))
-        raise
-    tell(how)
+    """Train; rank 0 keeps ``state.json`` true. Raises InputError, too, where the last checkpoint cannot be saved."""
+    directory.say_state("running", trainer.step)
+    with telling_failure(directory, lambda: trainer.step), naming_lost_ranks(trainer.layout.heartbeat):
+        how = trainer.train()
+        agree(trainer.layout, trainer.store.refuse_unsaved)
+    directory.say_state(how, trainer.step)
     return how
 
 

@@ -26,6 +26,7 @@ class CheckpointStore:
     def __init__(self, directory: Path, keep: int) -> None:
         self.directory, self.keep = directory, keep
         self.writing: threading.Thread | None = None
+        self.unsaved = ""  # what became of the last save, if it failed
 
     def newest(self) -> tuple[Path | None, list[str]]:
         """The newest whole checkpoint, and a line for each broken one passed over.
@@ -58,6 +59,12 @@ class CheckpointStore:
             self.writing.join()
             self.writing = None
 
+    def refuse_unsaved(self) -> None:
+        """Raises InputError if the last save failed."""
+        self.wait()
+        if self.unsaved:
+            raise InputError(f"{self.unsaved}; make room, and the same command goes on from the checkpoint before")
+
     def write(self, contents: dict[str, Any], names: list[str]) -> None:
         path = self.directory / f"step-{contents['step']:09d}.pt"
         try:
@@ -66,8 +73,11 @@ class CheckpointStore:
                 give_name(path, self.directory / name)
             for old in sorted(self.directory.glob("step-*.pt"))[: -self.keep]:
                 old.unlink()
+            self.unsaved = ""
         except (OSError, RuntimeError) as error:
-            print(f"warning: {path}: not saved ({error}); training goes on", file=sys.stderr, flush=True)
+            reason = error.strerror if isinstance(error, OSError) else "torch's writer failed, as on a full disk"
+            self.unsaved = f"{path}: not saved ({reason})"
+            print(f"warning: {self.unsaved}; training goes on", file=sys.stderr, flush=True)
             for partial in self.directory.glob("*.partial"):
                 with contextlib.suppress(OSError):
                     partial.unlink()

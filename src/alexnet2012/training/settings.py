@@ -54,7 +54,7 @@ class Settings:
             "early_stop",
             "collective_timeout",
         ):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:  # not a number is neither
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:
             raise InputError(f"--val-fraction {self.val_fraction:g}: must be above 0 and below 1")

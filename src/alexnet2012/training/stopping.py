@@ -8,19 +8,21 @@ import signal
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SAME_REQUEST = 2.0  # seconds: a terminal and torchrun may both pass one Ctrl-C on
 
 
 class StopRequest:
-    """Whether this process was asked to stop. A second signal ends the process at once."""
+    """Whether this process was asked to stop. A second signal goes to who took signals before."""
 
     def __init__(self, time_limit: float | None) -> None:
         """``time_limit``: minutes from now."""
         self.deadline = None if time_limit is None else time.monotonic() + 60 * time_limit
         self.signal: int | None = None
         self.since = 0.0
+        self.before: dict[int, Any] = {}
 
     @property
     def wanted(self) -> bool:
@@ -29,14 +31,15 @@ class StopRequest:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals inside the ``with``; an exception leaves them taken, for the process is on its way out."""
-        before = {number: signal.signal(number, self.receive) for number in SIGNALS}
+        self.before = {number: signal.signal(number, self.receive) for number in SIGNALS}
         yield
-        for number, handler in before.items():
+        for number, handler in self.before.items():
             signal.signal(number, handler)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.signal is not None and now - self.since > SAME_REQUEST:
-            os._exit(128 + number)
+            handler = self.before[number]
+            handler(number, frame) if callable(handler) else os._exit(128 + number)
         if self.signal is None:
             self.signal, self.since = number, now

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet2012.data import Dataset, TrainingPlan
-from alexnet2012.distributed import Layout, PendingMean, allow_tf32, reduce
-from alexnet2012.errors import Diverged
+from alexnet2012.distributed import Layout, PendingMean, allow_tf32, raise_together, reduce
+from alexnet2012.errors import Diverged, InputError
 from alexnet2012.evaluation import evaluate
 from alexnet2012.network.build import build_net, compile_net, naming_failed_compilation
 from alexnet2012.reporting.run_directory import RunDirectory
@@ -84,10 +84,9 @@ class Trainer:
             self.log = RunLog(self.run, self.step, self.settings.identity())
         batches = TrainingBatches(self.layout, self.train_set, self.plan, self.settings, self.step)
         try:
-            with self.stop.listening():
-                if self.unvalidated:
-                    self.end_stretch(skipped=0)
-                self.take_steps(batches)
+            if self.unvalidated:
+                self.end_stretch(skipped=0)
+            self.take_steps(batches)
         finally:
             batches.close()
             self.store.wait()
@@ -122,7 +121,7 @@ class Trainer:
                     self.end_stretch(skipped=batches.skipped() if self.epoch_ended() else 0)
                 stopping = stopping or self.unvalidated
             if out_of_data:
-                batches.raise_failure()
+                raise_together(self.layout, batches.failure)
 
     def train_step(self, images: Tensor, labels: Tensor, out_of_data: bool) -> Outcome:
         """One update on this replica's images (n, 3, 224, 224) and labels (n,)."""
@@ -238,12 +237,20 @@ class Trainer:
         return self.schedule.drops("weights", self.step - 1 if step is None else step)
 
     def end_stretch(self, skipped: int) -> None:
-        """Validate at an epoch's end, unless asked to stop, then save."""
+        """Validate at an epoch's end, unless asked to stop, then save.
+
+        Raises InputError, after the checkpoint, for a validation image that cannot be read.
+        """
         if skipped and self.log:
             self.log.skipped(self.step, skipped)
         before = self.drops()
         self.unvalidated = self.epoch_ended() and self.asked_to_stop()
-        improved = self.epoch_ended() and not self.unvalidated and self.validate()
+        improved, unreadable = False, None
+        if self.epoch_ended() and not self.unvalidated:
+            try:
+                improved = self.validate()
+            except InputError as error:
+                unreadable, self.unvalidated = error, True
         names = ["last.pt"] + ["best.pt"] * improved
         names += [f"before-drop-{before + 1}.pt"] * (self.drops(self.step) > before)
         self.layout.begin("saving a checkpoint")
@@ -252,6 +259,9 @@ class Trainer:
             self.log.kernels(contents["weights"], self.step)
             self.log.flush()  # a run killed after this checkpoint goes on with every event before it
             self.store.save(contents | self.state(), names)
+            self.run.say_state("running", self.step)
+        if unreadable:
+            raise unreadable
 
     def asked_to_stop(self) -> bool:
         """Whether any rank was, since the last step began; all ranks ask together."""

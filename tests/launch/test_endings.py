@@ -1,0 +1,137 @@
+"""What a run that cannot go on says and leaves: one line, a true ``state.json``, its checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from running import (
+    SMALL,
+    TRAIN,
+    Ended,
+    assert_refused,
+    assert_same_to_the_bit,
+    children,
+    here,
+    rows,
+    start,
+    state,
+    torchrun,
+)  # fmt: skip
+
+from alexnet2012.training import checkpoint
+
+STEPS = ("--max-steps", 20)
+
+
+def reason(run: Path) -> str:
+    return json.loads((run / "state.json").read_text())["reason"]
+
+
+def train(processes: int, *flags: object) -> Ended:
+    return here(TRAIN, *flags) if processes == 1 else torchrun(processes, TRAIN, *flags)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_image_unreadable_while_statistics_are_measured(processes: int, tree: Path, tmp_path: Path) -> None:
+    """torchrun then stops the other rank by a signal, which is no wish of the user's."""
+    run, data = tmp_path / "run", shutil.copytree(tree, tmp_path / "data")
+    bad = sorted((data / "train" / "class4").iterdir())[-1]
+    bad.write_bytes(b"no image")
+    ended = train(processes, *SMALL, "--data", data, "--out", run)
+    assert f"error: {bad}" in ended.err
+    assert state(run) == ("failed", 0) and str(bad) in reason(run)
+
+
+def test_a_refusal_to_go_on_replaces_the_state_before(tree: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert here(TRAIN, *SMALL, "--data", tree, "--out", run, "--time-limit", 1e-6).code == 0
+    assert state(run) == ("preempted", 1)
+    for path in (run / "checkpoints").glob("*.pt"):
+        path.write_bytes(path.read_bytes()[:1000])
+    ended = here(TRAIN, *SMALL, "--data", tree, "--out", run)
+    assert ended.code == 2 and "no whole checkpoint" in ended.err
+    assert state(run) == ("failed", 1) and "no whole checkpoint" in reason(run)
+
+
+def test_a_run_with_nothing_to_do_is_done(one_process: Path, tree: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(one_process, tmp_path / "run")
+    (run / "state.json").write_text('{"state": "running", "step": 6, "reason": ""}')
+    assert here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run).code == 0
+    assert state(run) == ("done", 20)
+
+
+def test_the_last_checkpoint_not_saved_is_a_failure(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, save = tmp_path / "run", checkpoint.save
+
+    def until_the_disk_is_full(path: Path, contents: dict) -> None:
+        if contents["step"] > 6:
+            raise OSError(28, "No space left on device")
+        save(path, contents)
+
+    monkeypatch.setattr(checkpoint, "save", until_the_disk_is_full)
+    ended = here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run)
+    assert ended.code == 2
+    assert ended.err.splitlines()[-1].startswith(f"error: {run / 'checkpoints' / 'step-000000020.pt'}: not saved")
+    assert state(run) == ("failed", 20)
+    assert checkpoint.load(run / "checkpoints" / "last.pt")["step"] == 6
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_validation_image_unreadable_costs_no_step(
+    processes: int, one_process: Path, tree: Path, tmp_path: Path
+) -> None:
+    run, data = tmp_path / "run", shutil.copytree(tree, tmp_path / "data")
+    bad = data / "val" / "class2" / "1.png"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:100])
+    flags = (*SMALL, *STEPS, "--data", data, "--out", run)
+    ended = train(processes, *flags)
+    if processes == 1:
+        assert_refused(ended, bad)
+    assert ended.err.count(f"error: {bad}") == 1
+    assert state(run) == ("failed", 6) and str(bad) in reason(run)
+    bad.write_bytes(whole)
+    assert train(processes, *flags).code == 0
+    if processes == 1:
+        assert_same_to_the_bit(run, one_process)
+    assert [row["step"] for row in rows(run) if "val_top1_error" in row] == [6, 12, 18]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_while_the_first_step_is_made_ready(number: int, tree: Path, tmp_path: Path) -> None:
+    process = start("-u", TRAIN, *SMALL, "--data", tree, "--out", tmp_path / "run", "--epochs", 1000)
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("net "):
+            break
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert state(tmp_path / "run") == ("preempted", 1)
+
+
+def test_a_rank_0_that_stands_still_is_named_where_it_keeps_the_store(tree: Path, tmp_path: Path) -> None:
+    """As the README has it for several nodes: what the ranks know of each other then stands still with it."""
+    run = tmp_path / "run"
+    flags = (*SMALL, "--data", tree, "--out", run, "--epochs", 1000, "--collective-timeout", 5)
+    command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, TRAIN, *flags)
+    agent = start(*command, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
+    while agent.poll() is None and not ((run / "metrics.jsonl").exists() and rows(run)):
+        time.sleep(0.05)
+    frozen = children(agent.pid)[0]
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        _, err = agent.communicate(timeout=120)
+    finally:
+        if agent.poll() is None:
+            os.kill(frozen, signal.SIGKILL)
+    assert "error: rank 0, or torchrun on its node, stopped answering" in err
+    assert agent.returncode != 0
