@@ -57,6 +57,7 @@ class RunDirectory:
         except OSError as error:
             lock.seek(0)
             holder = lock.read().strip()
+            lock.close()
             raise InputError(f"--out {self.path}: another run is writing there ({holder}); wait or stop it") from error
         self.lock = lock
         self.lock.truncate(0)
