@@ -101,7 +101,7 @@ def announce(given: Namespace, layout: Layout, nets: list[TrainedAlexNet]) -> No
     for path, net in zip(given.checkpoints, nets, strict=True):
         print(f"net      {path}: recipe {net.recipe.name}, width {net.recipe.width:g}, {net.classes} classes")
     print(f"data     {given.data}, {given.split}; loader {given.loader}, {given.workers} decoding threads a process")
-    print(f"devices  {layout.describe()}", flush=True)
+    print(f"devices  {layout.describe(max(net.recipe.towers for net in nets))}", flush=True)
 
 
 def report(given: Namespace, assessment: Assessment) -> None:

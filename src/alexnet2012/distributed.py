@@ -81,9 +81,9 @@ class Layout:
             return net
         return DistributedDataParallel(net, process_group=self.groups["replicas"], gradient_as_bucket_view=True)
 
-    def describe(self) -> str:
-        """One line for the start of a run."""
-        where = "a tower a process" if self.split else "both towers in each process"
+    def describe(self, towers: int = 2) -> str:
+        """One line for the start of a run of a net of as many ``towers``."""
+        where = "a tower a process" if self.split else f"{'both towers' if towers == 2 else 'the net'} in each process"
         devices = " and ".join(dict.fromkeys(map(str, self.devices)))
         processes = f"{self.processes} process{'es' * (self.processes > 1)}"
         return f"{processes}, {where}, {self.replicas} replica{'s' * (self.replicas > 1)}, on {devices}" + (

@@ -235,7 +235,7 @@ def announce(say: Callable[[str], None], settings: Settings, layout: Layout, tra
     say(f"net      {net}")
     say(f"data     {settings.data}: {plan.images} training and {len(trainer.val_set)} validation images")
     say(
-        f"devices  {layout.describe()}; {layout.threads} threads a process, {settings.precision}"
+        f"devices  {layout.describe(settings.recipe.towers)}; {layout.threads} threads a process, {settings.precision}"
         + ", compiled at the first step" * settings.compile
     )
     say(f"loader   {settings.loader}, {settings.workers} decoding threads a process")
@@ -250,7 +250,7 @@ def executed(settings: Settings, layout: Layout) -> dict[str, Any]:
     """How the settings are executed: what may differ when the run goes on."""
     return {
         "variants": list(settings.variants),
-        "layout": layout.describe(),
+        "layout": layout.describe(settings.recipe.towers),
         "threads": layout.threads,
         "compile": settings.compile,
         "loader": settings.loader,
