@@ -12,7 +12,7 @@ from alexnet2012.ablation import estimate
 from alexnet2012.ablation.execution import Execution, slots
 from alexnet2012.ablation.study import ALL, BASE, CROPS, Planned, Run, found_runs
 from alexnet2012.command_line import Parser, main
-from alexnet2012.distributed import refuse_pairs
+from alexnet2012.distributed import cores, refuse_pairs
 from alexnet2012.errors import InputError
 from alexnet2012.files import write_text_whole
 from alexnet2012.reporting import ablation
@@ -57,6 +57,9 @@ def run(given: Namespace, common: list[str]) -> None:
         return
     if given.out is None or min(given.jobs, given.processes) < 1:
         raise InputError("--out DIR is needed, and --jobs and --processes must be at least 1; see ablate.py --help")
+    existing = next(path for path in (given.out, *given.out.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"--out {given.out}: {existing} is a file; name another directory")
     planned = plan(given, common)
     if given.plan:
         tell_plan(planned, given.jobs)
@@ -118,8 +121,9 @@ def tell_plan(planned: list[Planned], jobs: int) -> None:
     for one, time in zip(planned, expected, strict=True):
         state = "done" if one.finished else "to evaluate" if one.trained else "to train"
         print(f"{state:11}  {duration(time):>8}  train_imagenet.py {' '.join(one.flags)}")
-    left = sum(not one.finished for one in planned)
-    print(f"{left} of {len(planned)} runs to do, about {duration(sum(expected) / jobs)} with --jobs {jobs}; ", end="")
+    left, together = sum(not one.finished for one in planned), min(jobs, cores())
+    total = duration(max(*expected, sum(expected) / together))
+    print(f"{left} of {len(planned)} runs to do, about {total} with --jobs {jobs}; ", end="")
     print("estimated from one training step, reading images not counted")
 
 
@@ -127,8 +131,10 @@ def report(directory: Path) -> None:
     """Write ``ablation.json``, ``ablation.md`` and ``figures/ablation``; print the table."""
     runs = found_runs(directory)
     rows = ablation.rows_of(runs)
-    asked = directory / "command.json"
-    command = json.loads(asked.read_text()) if asked.is_file() else []
+    try:
+        command = json.loads((directory / "command.json").read_text())
+    except (OSError, ValueError):
+        command = []  # only told
     text = ablation.markdown(runs, rows)
     write_text_whole(directory / "ablation.json", json.dumps(ablation.summary(runs, rows, command), indent=2) + "\n")
     write_text_whole(directory / "ablation.md", text)

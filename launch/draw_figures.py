@@ -57,22 +57,28 @@ def arguments() -> Namespace:
     for name in ("batch_size", "workers", "neighbours_among", "epochs", "images"):
         if getattr(given, name) is not None and getattr(given, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(given, name)}: must be at least 1")
+    if not 0 <= given.seed < 2**63:
+        raise InputError(f"--seed {given.seed}: must be in 0..2^63-1")
     return given
 
 
 def run(given: Namespace) -> None:
-    figures = gallery.curves(given.metrics) if given.metrics else {}
-    if given.figure == 1:
-        figures |= figure1(given)
+    """Draw and save, what takes long at the end."""
+    save({}, given.out)
+    if given.metrics:
+        tell(save(gallery.curves(given.metrics), given.out))
     if given.checkpoint:
         net = load_checkpoint(given.checkpoint)
-        figures |= gallery.kernels(net) | (figure4(net, given) if given.data else {})
-    try:
-        paths = save(figures, given.out)
-    except OSError as error:
-        raise InputError(f"--out {given.out}: cannot be written ({error.strerror})") from error
+        tell(save(gallery.kernels(net), given.out))
+        if given.data:
+            tell(save(figure4(net, given), given.out))
+    if given.figure == 1:
+        tell(save(figure1(given), given.out))
+
+
+def tell(paths: list[Path]) -> None:
     for path in paths:
-        print(path)
+        print(path, flush=True)
 
 
 def figure1(given: Namespace) -> dict[str, Figure]:

@@ -21,8 +21,8 @@ import json, pathlib, sys
 run = pathlib.Path(sys.argv[1])
 run.mkdir(exist_ok=True)
 with (run / "trainings").open("a") as file: file.write("x")
-(run / "config.json").write_text(json.dumps({"max_steps": None}))
-(run / "state.json").write_text(json.dumps({"state": "done"}))
+(run / "config.json").write_text(json.dumps({"max_steps": None, "settings": {}}))
+(run / "state.json").write_text(json.dumps({"state": "done", "step": 4}))
 """
 EVALUATED = """
 import json, pathlib, sys

@@ -19,7 +19,7 @@ def write_run(study: Path, variant: str, seed: int, recipe: Any, **config: Any) 
     run.path.mkdir(parents=True)
     settings = Settings("sample", recipe, seed=seed).identity()
     run.directory.config.write_text(json.dumps({"settings": settings, "max_steps": None, **config}))
-    run.directory.state.write_text(json.dumps({"state": "done"}))
+    run.directory.state.write_text(json.dumps({"state": "done", "step": 4}))
     run.errors.write_text(json.dumps({"top1_error": 50.0, "top5_error": 25.0, "images": 4}))
     return run
 
@@ -45,6 +45,43 @@ def test_runs_that_differ_in_more_than_variant_and_seed_are_refused(tmp_path: Pa
         found_runs(tmp_path)
 
 
+def test_runs_of_other_lengths_or_evaluated_on_other_images_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, "base", 0, paper_recipe(), max_steps=4)
+    write_run(tmp_path, "no-lrn", 0, paper_recipe().varied("no-lrn"))
+    with pytest.raises(InputError, match=r"no-lrn-seed0: --max-steps is None, in .*base-seed0 4"):
+        found_runs(tmp_path)
+    write_run(tmp_path / "more", "base", 0, paper_recipe())
+    other = write_run(tmp_path / "more", "no-lrn", 0, paper_recipe().varied("no-lrn"))
+    other.errors.write_text(json.dumps({"top1_error": 50.0, "top5_error": 25.0, "images": 5}))
+    with pytest.raises(InputError, match=r"no-lrn-seed0/ten_crops.json: of 5 images, .*of 4"):
+        found_runs(tmp_path / "more")
+
+
+def test_a_run_trained_beyond_the_limit_asked_for_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "base", 0, paper_recipe(), max_steps=4)
+    Planned(run, Settings("sample", paper_recipe(), max_steps=4), ()).refuse_other_settings()
+    with pytest.raises(InputError, match=r"--max-steps 3: .* is at step 4"):
+        Planned(run, Settings("sample", paper_recipe(), max_steps=3), ()).refuse_other_settings()
+    assert run.rates()
+
+
+@pytest.mark.parametrize("name", ["ten_crops.json", "config.json", "state.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
+def test_a_damaged_file_is_named(name: str, text: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path, "base", 0, paper_recipe())
+    (run.path / name).write_text(text)
+    with pytest.raises(InputError, match=f"{name}: not as a run wrote it"):
+        _ = Planned(run, Settings("sample", paper_recipe()), ()).finished
+
+
+def test_other_directories_are_no_runs(tmp_path: Path) -> None:
+    write_run(tmp_path, "base", 0, paper_recipe())
+    for name in ("no-lrn-seed", "base-seed00", "mine-seed1", "base-seed0-old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ten_crops.json").write_text("{}")
+    assert [run.name for run in found_runs(tmp_path)] == ["base, seed 0"]
+
+
 def test_a_directory_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no evaluated run"):
         found_runs(tmp_path)
@@ -65,9 +102,9 @@ def test_a_directory_of_other_settings_is_refused(tmp_path: Path) -> None:
 def test_training_time_is_that_of_all_rows(tmp_path: Path) -> None:
     run = write_run(tmp_path, "base", 0, paper_recipe())
     rows = [
-        {"step": 10, "images_per_second": 128},
-        {"step": 10, "val_top1_error": 3},
-        {"step": 30, "images_per_second": 64},
+        {"step": 10, "images_per_second": 128, "loss": 2.3, "train_top1_error": 90.0, "lr": 0.01},
+        {"step": 10, "epoch": 1, "val_top1_error": 3, "val_top5_error": 1},
+        {"step": 30, "images_per_second": 64, "loss": 2.3, "train_top1_error": 90.0, "lr": 0.01},
     ]
     run.directory.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run.seconds() == 10 + 40

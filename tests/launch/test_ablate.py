@@ -21,6 +21,7 @@ ABLATE = ROOT / "launch" / "ablate.py"
         (("--epoch", "3"), "unrecognized arguments: --epoch 3"),
         (("--variants", "one-tower", "--processes", "2"), "one tower, not one a process"),
         (("--jobs", "0"), "must be at least 1"),
+        (("--batch-size", "6001", "--plan"), "--batch-size 6001: the training split has 6000 images"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, flags: tuple[str, ...], line: str) -> None:

@@ -45,7 +45,7 @@ def test_bad_input_is_one_line_and_code_2(tmp_path: Path) -> None:
         ((net, "--data", other, *out), f"--data {other}: has 2 classes"),
         ((text, *out), f"{text}: not a whole checkpoint"),
         ((net, "--neighbours-among", 0, *out), "--neighbours-among"),
-        ((net, "--out", text), f"--out {text}: cannot be written"),
+        ((net, "--out", text), f"{text}: figures cannot be written there"),
     ):
         ended = here(DRAW, *flags)
         assert ended.code == 2 and ended.err.count("\n") == 1 and reason in ended.err, ended.err

@@ -7,7 +7,7 @@ import time
 import torch
 
 from alexnet2012.ablation.study import CROPS, Planned
-from alexnet2012.data import open_dataset
+from alexnet2012.data import Statistics, TrainingPlan, open_dataset
 from alexnet2012.distributed import devices_of_one_process
 from alexnet2012.network import AlexNet
 from alexnet2012.network.describe import describe
@@ -38,12 +38,15 @@ def speed(recipe: Recipe, threads: int) -> float:
 
 
 def seconds(planned: Planned, multiply_adds: float) -> float:
-    """For what is left of a run at that many a second; reading images and saving are not counted."""
+    """For what is left of a run at that many a second; reading images and saving are not counted.
+
+    Raises InputError for less images than a batch.
+    """
     if planned.finished:
         return 0.0
     recipe = planned.settings.recipe
     images, val = (len(open_dataset(planned.settings.data, split)) for split in ("train", "val"))
-    steps = recipe.epochs * (images // recipe.batch_size)
+    steps = TrainingPlan(recipe, images, recipe.batch_size, 0, Statistics.none(), recipe.epochs).steps
     share = min(1.0, (planned.settings.max_steps or steps) / steps)
     trained = 0 if planned.trained else share * recipe.epochs * (PASSES * images + val)
     return (trained + CROPS * val) * forward_work(recipe) / multiply_adds

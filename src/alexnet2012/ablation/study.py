@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation import ErrorRates
 from alexnet2012.recipe import VARIANTS
+from alexnet2012.reporting.figures.curves import read_curves
 from alexnet2012.reporting.run_directory import RunDirectory
 from alexnet2012.training import Settings
 
 BASE = "base"
 ALL = (BASE, *VARIANTS)  # in the order of the table
 CROPS = 10  # P §4.1
+NAME = re.compile(rf"({'|'.join(ALL)})-seed(0|[1-9][0-9]*)")  # of a run's directory
 
 
 class Run:
@@ -41,28 +44,52 @@ class Run:
         return f"{self.variant}, seed {self.seed}"
 
     def config(self) -> dict[str, Any]:
-        return json.loads(self.directory.config.read_text()) if self.directory.config.is_file() else {}
+        """What was asked of it; empty before it began."""
+        return wrote(self.directory.config, settings=dict)
+
+    @property
+    def max_steps(self) -> int | None:
+        return self.config().get("max_steps")
+
+    @property
+    def step(self) -> int:
+        """Steps it has been trained."""
+        return wrote(self.directory.state, state=str, step=int).get("step", 0)
 
     def trained(self, max_steps: int | None) -> bool:
         """Whether it has come to its last step, with this limit."""
-        state = json.loads(self.directory.state.read_text())["state"] if self.directory.state.is_file() else None
-        return state == "done" and self.config()["max_steps"] == max_steps
+        state = wrote(self.directory.state, state=str, step=int).get("state")
+        return state == "done" and self.max_steps == max_steps
 
     def rates(self) -> ErrorRates | None:
         """Its ten-crop errors, once evaluated."""
-        if not self.errors.is_file():
-            return None
-        found = json.loads(self.errors.read_text())
-        return ErrorRates(found["top1_error"], found["top5_error"], found["images"])
+        found = wrote(self.errors, top1_error=float, top5_error=float, images=int)
+        return ErrorRates(found["top1_error"], found["top5_error"], found["images"]) if found else None
 
     def seconds(self) -> float:
         """How long its training steps took, in all; validation and saving are not counted."""
-        rows = [json.loads(line) for line in self.directory.metrics.read_text().splitlines()]
-        rows = [row for row in rows if "images_per_second" in row]
+        rows = [row for row in read_curves(self.directory.metrics).training if "images_per_second" in row]
         batch = self.config()["settings"]["recipe.batch_size"]
         before = [0, *(row["step"] for row in rows)]
         steps = [row["step"] - first for first, row in zip(before, rows, strict=False)]
         return sum(count * batch / row["images_per_second"] for count, row in zip(steps, rows, strict=True))
+
+
+def wrote(path: Path, **fields: type) -> dict[str, Any]:
+    """What a run wrote into a JSON file, with ``fields`` of these types; empty if there is no such file.
+
+    Raises InputError, naming it, for a damaged one.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+        for name, kind in fields.items():
+            if not isinstance(found[name], kind):
+                raise ValueError(f"{name} is {found[name]!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not as a run wrote it ({error}); remove it to have it made again") from error
+    return found
 
 
 @dataclass(frozen=True)
@@ -74,9 +101,12 @@ class Planned:
     flags: tuple[str, ...]  # that give train_imagenet.py these settings
 
     def refuse_other_settings(self) -> None:
-        """Raises InputError, naming the setting, if the run's directory holds a run of other settings."""
+        """Raises InputError, naming the setting, if the run's directory holds one of other settings or more steps."""
         if recorded := self.run.config():
             self.run.directory.refuse_other_settings(recorded["settings"], self.settings.identity())
+        limit = self.settings.max_steps
+        if limit is not None and self.run.step > limit:
+            raise InputError(f"--max-steps {limit}: {self.run.path} is at step {self.run.step}; give another --out")
 
     @property
     def trained(self) -> bool:
@@ -92,9 +122,8 @@ def found_runs(study: Path) -> list[Run]:
 
     Raises InputError if there is none, or if two differ in more than their seeds and what their variants change.
     """
-    names = {f"{variant}-seed" for variant in ALL}
     directories = [path.parent for path in study.glob("*-seed*/ten_crops.json")]
-    runs = [Run(path) for path in directories if path.name.rstrip("0123456789") in names]
+    runs = [Run(path) for path in directories if NAME.fullmatch(path.name)]
     if not runs:
         raise InputError(f"--report {study}: holds no evaluated run; train first, with --variants, --seeds and --out")
     runs.sort(key=lambda run: (ALL.index(run.variant), run.seed))
@@ -105,6 +134,11 @@ def found_runs(study: Path) -> list[Run]:
 
 def refuse_unequal(one: Run, other: Run) -> None:
     """Raises InputError, naming the setting, where two runs differ in what no variant of theirs changes."""
+    if one.max_steps != other.max_steps:
+        raise InputError(f"{other.path}: --max-steps is {other.max_steps}, in {one.path} {one.max_steps}; train alike")
+    counted = [run.rates().images for run in (one, other)]  # type: ignore[union-attr]
+    if counted[0] != counted[1]:
+        raise InputError(f"{other.errors}: of {counted[1]} images, {one.errors} of {counted[0]}; evaluate on the same")
     changed = {f"recipe.{field}" for run in (one, other) for field in VARIANTS.get(run.variant, {})} | {"seed"}
     first, second = (run.config()["settings"] for run in (one, other))
     for name in sorted((first.keys() | second.keys()) - changed):

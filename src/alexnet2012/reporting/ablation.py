@@ -95,11 +95,12 @@ def summary(runs: Sequence[Run], rows: Sequence[Row], command: Sequence[str]) ->
 def in_json(row: Row) -> dict[str, Any]:
     """A row's estimates, null where nothing was run; the differences of 2012, null where it gave none."""
     found: dict[str, Any] = {"variant": row.variant, "runs": len(row.errors)}
-    in_2012 = DIFFERENCES_2012.get(row.variant)
+    given = DIFFERENCES_2012.get(row.variant)
     for top, name in enumerate(("top1", "top5")):
         for kind, value in (("error", row.error(top)), ("difference", row.difference(top))):
             found[f"{name}_{kind}"] = vars(value) if value else None
-        found[f"{name}_difference_2012"] = getattr(in_2012, name, None)
+        found[f"{name}_difference_2012"] = getattr(given, name, None)
+        found[f"{name}_in_2012"] = in_2012(row.variant, top)  # as 2012 said it: "about", "over", or no figure
     return found
 
 

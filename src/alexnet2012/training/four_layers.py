@@ -51,18 +51,19 @@ class Learning:
 
 
 def small_images(train: Dataset, val: Dataset, count: int | None) -> tuple[SmallImages, SmallImages]:
-    """The first ``count`` images of each split, or all: less the training mean image, over the deviation of all pixels.
+    """The first ``count`` training images, or all, and all others: less the training mean image, over the deviation.
 
     Raises InputError for images that are not held as arrays of one size, or less than a batch of them.
     """
     if not isinstance(train, ArrayDataset) or not isinstance(val, ArrayDataset):
         raise InputError("--figure 1: needs small images; give --data cifar10, fashion-mnist or sample")
-    pixels = [torch.from_numpy(split.pixels[:count].copy()).float() for split in (train, val)]
+    parts = ((train, count), (val, None))
+    pixels = [torch.from_numpy(split.pixels[:size].copy()).float() for split, size in parts]
     pixels = [x.unsqueeze(1) if x.dim() == 3 else x.permute(0, 3, 1, 2) for x in pixels]
     mean, deviation = pixels[0].mean(0), (pixels[0] - pixels[0].mean(0)).std()
     if len(pixels[0]) < BATCH:
         raise InputError(f"--images {len(pixels[0])}: a step takes {BATCH}; give as many or more")
-    labels = [torch.from_numpy(split.labels[:count].astype("int64")) for split in (train, val)]
+    labels = [torch.from_numpy(split.labels[:size].astype("int64")) for split, size in parts]
     first, second = (SmallImages((x - mean) / deviation, y) for x, y in zip(pixels, labels, strict=True))
     return first, second
 

@@ -129,8 +129,9 @@ def train_and_tell(trainer: Trainer, directory: RunDirectory) -> str:
     with telling_failure(directory, lambda: trainer.step), naming_lost_ranks(trainer.layout.heartbeat):
         how = trainer.train()
         agree(trainer.layout, trainer.store.refuse_unsaved)
-    directory.say_state(how, trainer.step)
-    return how
+    patience = f"no better validation error for {trainer.settings.early_stop} epochs" if trainer.out_of_patience else ""
+    directory.say_state(how, trainer.step, patience)
+    return f"{how}, {patience}" if patience else how
 
 
 def draw_figures(trainer: Trainer, directory: RunDirectory) -> None:

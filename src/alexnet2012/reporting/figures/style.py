@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
+from alexnet2012.errors import InputError
+
 COLUMN = 3.5  # inches
 SMALL = 6  # points, the smallest type
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito
@@ -60,11 +62,14 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
 
 @styled
 def save(figures: dict[str, Figure], directory: Path) -> list[Path]:
-    """Write each figure as NAME.png and NAME.pdf. Returns the paths."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write each figure as NAME.png and NAME.pdf. Returns the paths. Raises InputError where they cannot be written."""
     paths = [directory / f"{name}{suffix}" for name in figures for suffix in (".png", ".pdf")]
-    for path in paths:
-        figures[path.stem].savefig(path)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            figures[path.stem].savefig(path)
+    except OSError as error:
+        raise InputError(f"{directory}: figures cannot be written there ({error.strerror})") from error
     return paths
 
 
