@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from running import ROOT, SMALL, TRAIN, children, losses
 
-FAULTS = int(os.environ.get("ALEXNET2012_FAULTS", 5))
+FAULTS = int(os.environ.get("ALEXNET2012_FAULTS", 3))
 STEPS_A_FAULT = 5
 TIMEOUT = 60  # seconds: the runs' --collective-timeout; no fault may hang them for longer
 

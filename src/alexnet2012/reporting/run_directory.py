@@ -82,8 +82,11 @@ class RunDirectory:
             print(f"warning: {self.state}: not written ({error.strerror})", file=sys.stderr, flush=True)
 
     def step_said(self) -> int:
-        """The step in ``state.json``; 0 before there is one."""
-        return json.loads(self.state.read_text())["step"] if self.state.exists() else 0
+        """The step in ``state.json``; 0 before there is one, or where it is damaged."""
+        try:
+            return int(json.loads(self.state.read_text())["step"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
 
     def refuse_other_settings(self, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
         for name in asked | recorded:
