@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,12 @@ def test_a_larger_index_repeats_the_same_images(tmp_path: Path) -> None:
             assert len(large) == images
             assert large[images - 1] == small[(images - 1) % 32]
         assert len(small) == 32
+
+
+def test_the_memory_of_an_index_is_seen_from_a_larger_process_too(tmp_path: Path) -> None:
+    with prepared_and_files(images=32) as (prepared, _):
+        held = bytearray(10**9)
+        growth.enlarge(prepared, tmp_path, 10**6)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            _, megabytes = process.submit(growth.opened, tmp_path, 10**6).result()
+        assert len(held) / 1e6 > megabytes > 10
