@@ -7,7 +7,7 @@ import time
 import torch
 
 from alexnet2012.ablation.study import CROPS, Planned
-from alexnet2012.data import Statistics, TrainingPlan, open_dataset
+from alexnet2012.data import open_dataset, steps_per_epoch
 from alexnet2012.distributed import devices_of_one_process
 from alexnet2012.network import AlexNet
 from alexnet2012.network.describe import describe
@@ -46,7 +46,7 @@ def seconds(planned: Planned, multiply_adds: float) -> float:
         return 0.0
     recipe = planned.settings.recipe
     images, val = (len(open_dataset(planned.settings.data, split)) for split in ("train", "val"))
-    steps = TrainingPlan(recipe, images, recipe.batch_size, 0, Statistics.none(), recipe.epochs).steps
+    steps = recipe.epochs * steps_per_epoch(images, recipe.batch_size)
     share = min(1.0, (planned.settings.max_steps or steps) / steps)
     trained = 0 if planned.trained else share * recipe.epochs * (PASSES * images + val)
     return (trained + CROPS * val) * forward_work(recipe) / multiply_adds

@@ -10,7 +10,7 @@ import torch
 from alexnet2012.data.dataset import Dataset, open_dataset
 from alexnet2012.data.part import hold_back
 from alexnet2012.data.pixels import finish
-from alexnet2012.data.plan import Batch, TrainingPlan, Views, evaluation_batches
+from alexnet2012.data.plan import Batch, TrainingPlan, Views, evaluation_batches, steps_per_epoch
 from alexnet2012.data.statistics import Statistics, Sums, measure
 from alexnet2012.data.torch_loader import TorchLoader
 from alexnet2012.errors import InputError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Dataset", "Statistics", "Sums", "TrainingPlan", "Views",
-    "evaluation_batches", "finish", "hold_back", "measure", "open_dataset", "open_loader",
+    "evaluation_batches", "finish", "hold_back", "measure", "open_dataset", "open_loader", "steps_per_epoch",
 ]  # fmt: skip
 
 

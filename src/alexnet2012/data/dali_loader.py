@@ -228,6 +228,7 @@ def _resize(images: Node, given: dict[str, Node], side: int) -> Node:
 
 
 def _crop_window(given: dict[str, Node], size: int) -> dict[str, Any]:
+    """Where to cut, as DALI's operators are told it."""
     return {"crop": (size, size), "crop_pos_x": given["left"], "crop_pos_y": given["top"]}
 
 

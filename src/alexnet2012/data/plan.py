@@ -50,11 +50,9 @@ class TrainingPlan:
     def __init__(
         self, recipe: Recipe, images: int, batch_size: int, seed: int, statistics: Statistics, epochs: int
     ) -> None:
-        if images < batch_size:
-            raise InputError(f"--batch-size {batch_size}: the training split has {images} images, less than one batch")
         self.recipe, self.images, self.batch_size, self.seed, self.epochs = recipe, images, batch_size, seed, epochs
         self.color_axes = statistics.color_axes
-        self.steps_per_epoch = images // batch_size
+        self.steps_per_epoch = steps_per_epoch(images, batch_size)
         self.steps = self.steps_per_epoch * epochs
 
     def epoch_of(self, step: int) -> int:
@@ -82,6 +80,13 @@ class TrainingPlan:
             spares=_spares(draws[:, 6:8], self.images),
             divisor=self.recipe.color_noise_divisor if noisy else 1.0,
         )
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Whole batches in an epoch. Raises InputError if there is none."""
+    if images < batch_size:
+        raise InputError(f"--batch-size {batch_size}: the training split has {images} images, less than one batch")
+    return images // batch_size
 
 
 def _spares(draws: NDArray[np.float64], images: int) -> NDArray[np.int64]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -16,10 +15,10 @@ from torch import Tensor
 from alexnet2012.data import Dataset
 from alexnet2012.data.part import Part
 from alexnet2012.distributed import Layout
-from alexnet2012.errors import InputError
 from alexnet2012.evaluation.crops import views
 from alexnet2012.evaluation.evaluate import Passage, evaluating, replica_images
 from alexnet2012.evaluation.predictions import fingerprint
+from alexnet2012.files import write_whole
 from alexnet2012.network import AlexNet
 
 ROWS = 1024  # features compared at a time: 16 MB
@@ -46,36 +45,28 @@ def features_file(
     passage: Passage,
     progress: Callable[[int], object] = lambda images: None,
 ) -> Path:
-    """The npy file in ``directory`` with fc7 (images, 4096) of all of ``dataset``, extracted unless it is there.
+    """The npy file in ``directory``, which exists, with fc7 (images, 4096) of all ``dataset``, extracted if not there.
 
     Its name is a digest of the net and the images. ``progress`` is told the number of images just done. ``net`` holds
     all its towers. Raises InputError naming a file that is no image.
     """
     path = directory / f"fc7-{digest(net, dataset)}.npy"
     if not path.exists():
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--out {directory}: cannot be written ({error.strerror}); name another") from error
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            extract(net, dataset, file, passage, progress)
-        partial.replace(path)
+        write_whole(path, lambda partial: extract(net, dataset, partial, passage, progress))
     return path
 
 
-def extract(
-    net: AlexNet, dataset: Dataset, file: BinaryIO, passage: Passage, progress: Callable[[int], object]
-) -> None:
+def extract(net: AlexNet, dataset: Dataset, path: Path, passage: Passage, progress: Callable[[int], object]) -> None:
     """Write fc7 of every image of ``dataset``, batch by batch, in npy's format."""
     layout = Layout(devices=(net.held[0].device,))
     mean = dataset.statistics.mean_on(layout.devices[0])
     width = sum(tower.fc7.out_features for tower in net.held)
-    write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (len(dataset), width)})
-    for images in replica_images(layout, dataset, net.recipe, passage):
-        with evaluating(net):
-            file.write(fc7(net, images, mean).float().cpu().numpy().tobytes())
-        progress(len(images))
+    with path.open("wb") as file:
+        write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (len(dataset), width)})
+        for images in replica_images(layout, dataset, net.recipe, passage):
+            with evaluating(net):
+                file.write(fc7(net, images, mean).float().cpu().numpy().tobytes())
+            progress(len(images))
 
 
 def digest(net: AlexNet, dataset: Dataset) -> str:
