@@ -91,6 +91,27 @@ def test_more_pixels_and_rows_than_a_block(device):
     assert_matches_reference(x.to(memory_format=torch.channels_last), 1e-6)
 
 
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("beta", [0.75, 0.6])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_relu_in_the_same_pass_is_relu_before_it(device, dtype, beta, channels_last):
+    x = draw(3, 12, 21, 19, dtype=dtype, device=device)
+    x[0, 2, 3] = 0.0
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    lrn = LocalResponseNorm(beta=beta)
+    fused = normalised_with_gradient(lambda x: lrn(x, relu=True), x)
+    for found, expected in zip(fused, normalised_with_gradient(lambda x: lrn(torch.relu(x)), x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_relu_in_the_same_pass_hides_no_nan(device):
+    """A net that diverged is stopped by its loss: nan must come through."""
+    x = draw(2, 12, 5, 5, device=device)
+    x[0, 6, 1, 1] = torch.nan
+    for found in normalised_with_gradient(lambda x: LocalResponseNorm()(x, relu=True), x):
+        assert found[0, 4:9, 1, 1].isnan().any() and not found[1].isnan().any()
+
+
 @pytest.mark.parametrize("size", [1, 3, 5, 7])
 @pytest.mark.parametrize("shape", [(3, 6), (2, 4, 3), (1, 5, 2, 2)], ids=str)
 def test_gradcheck(device, shape, size):
@@ -173,7 +194,7 @@ def test_number_of_threads_does_not_matter(device):
 def test_registered_with_torch(device):
     """Schema, fake tensors, autograd and torch.compile's tracing agree with what the operator does."""
     for x in (draw(2, 6, 5, 4, device=device), draw(2, 6, 5, 4, device=device).to(memory_format=torch.channels_last)):
-        torch.library.opcheck(response_norm._forward, (x.requires_grad_(), 5, 1e-4, 0.75, 2.0))
+        torch.library.opcheck(response_norm._forward, (x.requires_grad_(), 5, 1e-4, 0.75, 2.0, True))
 
 
 def test_torch_compile_goes_through(device):
@@ -203,8 +224,9 @@ TRITON_AGAINST_EAGER = """
 import torch
 from alexnet2012.network import response_norm_eager as eager, response_norm_triton as triton
 
-paper, other = eager.Formula(5, 1e-4, 0.75, 2.0), eager.Formula(7, 1e-3, 0.6, 1.0)
-cases = (torch.float32, 1e-6, paper), (torch.bfloat16, 1e-2, paper), (torch.float64, 1e-13, other)
+paper, other = eager.Formula(5, 1e-4, 0.75, 2.0), eager.Formula(7, 1e-3, 0.6, 1.0, relu=True)
+after_relu = paper._replace(relu=True)
+cases = (torch.float32, 1e-6, paper), (torch.bfloat16, 1e-2, after_relu), (torch.float64, 1e-13, other)
 for shape in (1, 20, 5), (1, 3, 130), (70, 8, 1), (5, 3, 1):  # two of planes, then quads, then neither
     for dtype, rtol, formula in cases:
         a, grad = (torch.randn(shape).mul(100).to(dtype) for _ in range(2))

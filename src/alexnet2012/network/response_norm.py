@@ -81,34 +81,34 @@ def _computable(x: Tensor, kernel: Kernel) -> Tensor:
 
 
 @torch.library.custom_op("alexnet2012::local_response_norm", mutates_args=())
-def _forward(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+def _forward(x: Tensor, size: int, alpha: float, beta: float, k: float, relu: bool) -> Tensor:
     kernel = _kernel(x.device)
     a = _computable(x, kernel)
     out = torch.empty_like(a)
     if a.numel():
-        kernel.forward(_rows(a), _rows(out), Formula(size, alpha, beta, k))
+        kernel.forward(_rows(a), _rows(out), Formula(size, alpha, beta, k, relu))
     return out.to(x.dtype)
 
 
 @torch.library.custom_op("alexnet2012::local_response_norm_backward", mutates_args=())
-def _backward(grad: Tensor, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+def _backward(grad: Tensor, x: Tensor, size: int, alpha: float, beta: float, k: float, relu: bool) -> Tensor:
     kernel = _kernel(x.device)
     a = _computable(x, kernel)
     if grad.stride() != a.stride() or grad.dtype != a.dtype:
         grad = torch.empty_like(a).copy_(grad)
     out = torch.empty_like(a)
     if a.numel():
-        kernel.backward(_rows(a), _rows(grad), _rows(out), Formula(size, alpha, beta, k))
+        kernel.backward(_rows(a), _rows(grad), _rows(out), Formula(size, alpha, beta, k, relu))
     return out.to(x.dtype)
 
 
 @_forward.register_fake
-def _(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+def _(x: Tensor, size: int, alpha: float, beta: float, k: float, relu: bool) -> Tensor:
     return torch.empty_like(_dense(x))
 
 
 @_backward.register_fake
-def _(grad: Tensor, x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+def _(grad: Tensor, x: Tensor, size: int, alpha: float, beta: float, k: float, relu: bool) -> Tensor:
     return torch.empty_like(_dense(x))
 
 
@@ -118,7 +118,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return _backward(grad, *ctx.saved_tensors, *ctx.formula), None, None, None, None
+    return _backward(grad, *ctx.saved_tensors, *ctx.formula), None, None, None, None, None
 
 
 _forward.register_autograd(_gradients, setup_context=_save)
@@ -130,16 +130,19 @@ def _odd(size: int) -> int:
     return size
 
 
-def local_response_norm(x: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> Tensor:
+def local_response_norm(
+    x: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0, relu: bool = False
+) -> Tensor:
     """``b_i = a_i / (k + alpha * sum_j a_j^2)^beta``, j over ``size`` adjacent channels, fewer at the ends (P §3.3).
 
     The paper's sum: ``torch.nn.LocalResponseNorm`` takes the mean, so ``alpha=1e-4`` here is its ``alpha=5e-4``.
-    ``x``: (N, C, ...) of any float type, computed in float32 at least; dtype and memory format are kept.
+    ``x``: (N, C, ...) of any float type, computed in float32 at least; dtype and memory format are kept. a is ``x``
+    or, with ``relu``, max(x, 0): the ReLU that comes before LRN in the same pass over memory.
     Differentiable once. Raises ValueError for an even ``size``.
     """
     if x.ndim < 2 or not x.is_floating_point():
         raise ValueError(f"LRN of {x.dtype} {tuple(x.shape)}: needs floating point values (N, C, ...)")
-    return _forward(x, _odd(size), alpha, beta, k)
+    return _forward(x, _odd(size), alpha, beta, k, relu)
 
 
 class LocalResponseNorm(nn.Module):
@@ -149,9 +152,9 @@ class LocalResponseNorm(nn.Module):
         super().__init__()
         self.size, self.alpha, self.beta, self.k = _odd(size), alpha, beta, k
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
         """(N, C, ...) to the same."""
-        return local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+        return local_response_norm(x, self.size, self.alpha, self.beta, self.k, relu)
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

@@ -14,9 +14,13 @@ SOURCE = r"""
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
-struct Formula { int64_t size; double alpha, beta, k; };
+struct Formula { int64_t size; double alpha, beta, k, floor; };  // floor: 0 for ReLU's, nan, below nothing, for none
+
+// max(x, floor) that keeps nan
+template <typename T> inline T rectified(T x, T floor) { return x < floor ? floor : x; }
 
 // Part of a (rows, channels, inner) tensor: `runs` contiguous runs of `length` values, `stride` apart; one run is the
 // pixels of a channel or, if inner is 1, the channels of a pixel. In scratch memory runs lie `padded` apart, the first
@@ -51,29 +55,37 @@ void scales(const T* __restrict squares, T* __restrict power, T* __restrict inve
 // a / s^beta, or with grad: g_i s_i^-beta - 2 alpha beta a_i sum_j g_j a_j s_j^(-beta-1)
 template <int SIZE, typename T>
 void normalise(const T* a, const T* grad, T* out, T* buffer, T* power, T* inverse, const Tile& t, const Formula& f) {
+  const T floor = f.floor;
   for (int64_t r = 0; r < t.runs; ++r) {
     const T* __restrict x = a + r * t.stride;
     T* __restrict square = buffer + t.first + r * t.padded;
-    for (int64_t i = 0; i < t.length; ++i) square[i] = x[i] * x[i];
+    for (int64_t i = 0; i < t.length; ++i) square[i] = rectified(x[i], floor) * rectified(x[i], floor);
   }
   scales<SIZE>(buffer, power, inverse, (t.runs - 1) * t.padded + t.length, t.step, f);
   for (int64_t r = 0; r < t.runs; ++r) {
     const T* __restrict x = a + r * t.stride;
-    const T* __restrict g = (grad ? grad : a) + r * t.stride;
+    const T* __restrict g = grad + r * t.stride;
     const T* __restrict p = power + r * t.padded;
     const T* __restrict q = inverse + r * t.padded;
     T* __restrict y = out + r * t.stride;
     T* __restrict term = buffer + t.first + r * t.padded;
-    for (int64_t i = 0; i < t.length; ++i) y[i] = g[i] * p[i];
     if (grad)
-      for (int64_t i = 0; i < t.length; ++i) term[i] = y[i] * x[i] * q[i];
+      for (int64_t i = 0; i < t.length; ++i) {
+        y[i] = g[i] * p[i];
+        term[i] = y[i] * rectified(x[i], floor) * q[i];
+      }
+    else
+      for (int64_t i = 0; i < t.length; ++i) y[i] = rectified(x[i], floor) * p[i];
   }
   const T slope = 2 * f.alpha * f.beta;
   for (int64_t r = 0; grad && r < t.runs; ++r) {
     const T* __restrict x = a + r * t.stride;
     const T* __restrict terms = buffer + r * t.padded;
     T* __restrict y = out + r * t.stride;
-    for (int64_t i = 0; i < t.length; ++i) y[i] -= slope * x[i] * window<SIZE>(terms + i, f.size, t.step);
+    for (int64_t i = 0; i < t.length; ++i) {
+      const T slopes = y[i] - slope * rectified(x[i], floor) * window<SIZE>(terms + i, f.size, t.step);
+      y[i] = x[i] <= floor ? 0 : slopes;
+    }
   }
 }
 
@@ -108,8 +120,9 @@ void run(const void* a, const void* grad, void* out, int64_t rows, int64_t chann
 
 extern "C" void local_response_norm(const void* a, const void* grad, void* out, int is_double, int64_t rows,
                                     int64_t channels, int64_t inner, int64_t size, double alpha, double beta, double k,
-                                    int threads) {
-  (is_double ? run<double> : run<float>)(a, grad, out, rows, channels, inner, {size, alpha, beta, k}, threads);
+                                    int relu, int threads) {
+  const Formula formula{size, alpha, beta, k, relu ? 0 : std::numeric_limits<double>::quiet_NaN()};
+  (is_double ? run<double> : run<float>)(a, grad, out, rows, channels, inner, formula, threads);
 }
 """
 
@@ -120,7 +133,7 @@ class Library:
     def __init__(self, library: ctypes.CDLL) -> None:
         long, double, pointer = ctypes.c_int64, ctypes.c_double, ctypes.c_void_p
         self.call = library.local_response_norm
-        self.call.argtypes = [*[pointer] * 3, ctypes.c_int, *[long] * 4, *[double] * 3, ctypes.c_int]
+        self.call.argtypes = [*[pointer] * 3, ctypes.c_int, *[long] * 4, *[double] * 3, *[ctypes.c_int] * 2]
         self.call.restype = None
 
     def forward(self, a: Tensor, out: Tensor, formula: Formula) -> None:

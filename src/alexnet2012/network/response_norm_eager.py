@@ -15,12 +15,16 @@ CACHED_VALUES = 128 * 1024  # of a tensor at a time: 512 KiB in float32, and at 
 
 
 class Formula(NamedTuple):
-    """``b_i = a_i / s_i^beta`` with ``s_i = k + alpha * sum_j a_j^2`` over ``size`` adjacent channels (P §3.3)."""
+    """``b_i = a_i / s_i^beta`` with ``s_i = k + alpha * sum_j a_j^2`` over ``size`` adjacent channels (P §3.3).
+
+    With ``relu`` what is given is x, and a = max(x, 0).
+    """
 
     size: int
     alpha: float
     beta: float
     k: float
+    relu: bool = False
 
 
 class Kernel(NamedTuple):
@@ -76,11 +80,12 @@ def _divide(a: Tensor, s: Tensor, beta: float, power: Tensor, out: Tensor) -> No
 
 def forward(a: Tensor, out: Tensor, formula: Formula) -> None:
     """``out = a / s^beta``, both contiguous (rows, C, inner)."""
-    size, alpha, beta, k = formula
+    size, alpha, beta, k, relu = formula
     rows = _chunks(a)
     share = a.new_tensor(k / size)  # of every term of a window, so that the sum is s
     window = Window(a[:rows], size, k / size)
     for x, y in zip(a.split(rows), out.split(rows), strict=True):
+        x = x.relu() if relu else x
         torch.addcmul(share, x, x, value=alpha, out=window.values(len(x)))
         s = window.sums(len(x))
         _divide(x, s, beta, s, y)
@@ -88,11 +93,12 @@ def forward(a: Tensor, out: Tensor, formula: Formula) -> None:
 
 def backward(a: Tensor, grad: Tensor, out: Tensor, formula: Formula) -> None:
     """``out_i = g_i s_i^-beta - 2 alpha beta a_i sum_j g_j a_j s_j^(-beta-1)``, all contiguous (rows, C, inner)."""
-    size, alpha, beta, k = formula
+    size, alpha, beta, k, relu = formula
     rows = _chunks(a)
     share = a.new_tensor(k / size)
     window, terms = Window(a[:rows], size, k / size), Window(a[:rows], size)
     for x, g, y in zip(a.split(rows), grad.split(rows), out.split(rows), strict=True):
+        x = x.relu() if relu else x
         torch.addcmul(share, x, x, value=alpha, out=window.values(len(x)))
         s = window.sums(len(x))
         _divide(g, s, beta, terms.scratch[: len(x)], y)
@@ -100,6 +106,8 @@ def backward(a: Tensor, grad: Tensor, out: Tensor, formula: Formula) -> None:
         torch.mul(y, x, out=term)
         term.div_(s[:, : x.shape[1]])
         y.addcmul_(x, terms.sums(len(x))[:, : x.shape[1]], value=-2 * alpha * beta)
+        if relu:
+            y.masked_fill_(x == 0, 0)
 
 
 KERNEL = Kernel("eager", forward, backward)

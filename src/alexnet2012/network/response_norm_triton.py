@@ -91,6 +91,15 @@ def _scales(sum, ALPHA: tl.constexpr, BETA: tl.constexpr, K: tl.constexpr):
 
 
 @triton.jit
+def _rectified(x, RELU: tl.constexpr):
+    """max(x, 0) that keeps nan, if there is a ReLU."""
+    rectified = ()
+    for i in tl.static_range(len(x)):
+        rectified += (tl.where(x[i] < 0, 0.0, x[i]) if RELU else x[i],)
+    return rectified
+
+
+@triton.jit
 def _squares(x):
     squares = ()
     for i in tl.static_range(len(x)):
@@ -101,10 +110,11 @@ def _squares(x):
 @triton.jit
 def _forward(
     a, out, size, stride, step, CHANNELS: tl.constexpr, GROUP: tl.constexpr, QUADS: tl.constexpr, TYPE: tl.constexpr,
-    HALO: tl.constexpr, SIZE: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, K: tl.constexpr,
+    HALO: tl.constexpr,
+    SIZE: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, K: tl.constexpr, RELU: tl.constexpr,
 ):  # fmt: skip
     first, place, exists = _place(size, stride, step, CHANNELS, GROUP, QUADS)
-    x = _load(a, first, place, exists, step, CHANNELS, GROUP, HALO, QUADS, TYPE)
+    x = _rectified(_load(a, first, place, exists, step, CHANNELS, GROUP, HALO, QUADS, TYPE), RELU)
     squares, results = _squares(x), ()
     for i in tl.static_range(GROUP):
         power, _ = _scales(_sum(squares, HALO + i - SIZE // 2, SIZE), ALPHA, BETA, K)
@@ -116,10 +126,10 @@ def _forward(
 def _backward(
     a, grad, out, size, stride, step, CHANNELS: tl.constexpr, GROUP: tl.constexpr, QUADS: tl.constexpr,
     TYPE: tl.constexpr, HALO: tl.constexpr, FAR: tl.constexpr,
-    SIZE: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, K: tl.constexpr,
+    SIZE: tl.constexpr, ALPHA: tl.constexpr, BETA: tl.constexpr, K: tl.constexpr, RELU: tl.constexpr,
 ):  # fmt: skip
     first, place, exists = _place(size, stride, step, CHANNELS, GROUP, QUADS)
-    x = _load(a, first, place, exists, step, CHANNELS, GROUP, FAR, QUADS, TYPE)
+    x = _rectified(_load(a, first, place, exists, step, CHANNELS, GROUP, FAR, QUADS, TYPE), RELU)
     g = _load(grad, first, place, exists, step, CHANNELS, GROUP, HALO, QUADS, TYPE)
     squares, scaled, terms, results = _squares(x), (), (), ()
     for i in tl.static_range(GROUP + SIZE - 1):  # channels first - SIZE // 2 and on
@@ -127,7 +137,8 @@ def _backward(
         scaled += (g[HALO + i - SIZE // 2] * power,)
         terms += (scaled[i] * x[FAR + i - SIZE // 2] * inverse,)
     for i in tl.static_range(GROUP):
-        results += (scaled[i + SIZE // 2] - 2 * ALPHA * BETA * x[FAR + i] * _sum(terms, i, SIZE),)
+        slope = scaled[i + SIZE // 2] - 2 * ALPHA * BETA * x[FAR + i] * _sum(terms, i, SIZE)
+        results += (tl.where(x[FAR + i] == 0, 0.0, slope) if RELU else slope,)
     _store(out, results, first, place, exists, step, CHANNELS, GROUP, QUADS)
 
 

@@ -84,18 +84,21 @@ class Tower(nn.Module):
     def after_conv1(self, x: Tensor) -> Tensor:
         """ReLU, LRN, pool (P §3.3, §3.4, §3.5); the authors' records put the ReLU last (S layers-145)."""
         if self.recipe.lrn1_before_relu:
-            return self.activation(self.pool(self.normalise(x)))
-        return self.pool(self.normalise(self.activation(x)))
+            return self.activation(self.pool(self.lrn(x) if self.recipe.lrn else x))
+        return self.pool(self.activate_and_normalise(x))
 
     def after_conv2(self, x: Tensor) -> Tensor:
         """ReLU, LRN, pool; the authors' records normalise once more, inside each map (S layers-145)."""
-        x = self.normalise(self.activation(x))
+        x = self.activate_and_normalise(x)
         if self.recipe.in_map_norm and self.recipe.lrn:
             x = self.in_map(x)
         return self.pool(x)
 
-    def normalise(self, x: Tensor) -> Tensor:
-        return self.lrn(x) if self.recipe.lrn else x
+    def activate_and_normalise(self, x: Tensor) -> Tensor:
+        """The activation, then LRN; ReLU and LRN in one pass over memory."""
+        if self.recipe.lrn and self.recipe.activation == "relu":
+            return self.lrn(x, relu=True)
+        return self.lrn(self.activation(x)) if self.recipe.lrn else self.activation(x)
 
     def pool(self, x: Tensor) -> Tensor:
         """Overlapping max-pooling (P §3.4)."""
