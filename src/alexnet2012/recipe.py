@@ -72,6 +72,8 @@ class NetworkRecipe:
             raise InputError(f"lrn_size {self.lrn_size}: the window is centred, so its size is odd (P §3.3)")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout {self.dropout:g}: must be in [0, 1)")
+        if self.towers == 1 and self.meetings != NetworkRecipe.meetings:
+            raise InputError("--one-tower: meets no other tower; leave --exchange-at out")
         if unknown := (set(self.meetings) - set(LAYERS[1:])) | (set(self.without) - {"conv3", "conv4"}):
             raise InputError(f"recipe: {', '.join(sorted(unknown))} cannot be a meeting point or be left out")
 
