@@ -42,6 +42,7 @@ def flags() -> Parser:
         help="of products; bf16 also stores activations so",
     )
     add("--compile", action="store_true", help="compile the net at the first step: minutes; on CUDA with CUDA graphs")
+    add("--streams", action="store_true", help="a CUDA stream a tower where both are on one device")
     add("--loader", default="dali", choices=("dali", "torch"))
     add("--workers", type=int, default=2, help="decoding threads a process")
     add("--placement", default="split", choices=("split", "together"), help="a tower a process, or both in each")

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from alexnet2012.errors import Failure, InputError
 from alexnet2012.liveness import Heartbeat, die_with_parent
-from alexnet2012.network.exchange import BetweenRanks, Exchange, InProcess
+from alexnet2012.network.exchange import BetweenRanks, Exchange, InProcess, OnStreams
 
 T = TypeVar("T")
 
@@ -66,9 +66,11 @@ class Layout:
         """Whether this process prints, writes and decides."""
         return self.rank == 0
 
-    def exchange(self, towers: int) -> Exchange:
-        """How activations cross in this layout."""
-        return BetweenRanks(self.groups["pair"], self.tower, self.begin) if self.split else InProcess(towers)
+    def exchange(self, towers: int, streams: bool = False) -> Exchange:
+        """How activations cross in this layout; ``streams``: a CUDA stream a tower, on the device that both share."""
+        if self.split:
+            return BetweenRanks(self.groups["pair"], self.tower, self.begin)
+        return OnStreams(self.devices[0]) if streams else InProcess(towers)
 
     def begin(self, operation: str, step: int | None = None) -> None:
         """Say that ``operation``, which all ranks do together, begins."""

@@ -21,7 +21,7 @@ ALONE = "the same step, towers reading themselves twice"
 BATCHES = {"cpu": 32, "cuda": 128}
 
 
-class Mirror:
+class Mirror(Exchange):
     """An exchange without communication: a tower reads its own channels in the place of its peer's."""
 
     def __init__(self, tower: int) -> None:

@@ -14,6 +14,7 @@ from alexnet2012.benchmark.normalising import their_lrn
 from alexnet2012.network import AlexNet
 from alexnet2012.network.build import compile_net
 from alexnet2012.network.describe import describe
+from alexnet2012.network.exchange import OnStreams
 from alexnet2012.recipe import Recipe, paper_recipe
 from alexnet2012.training.optimizer import make_optimizer
 
@@ -35,6 +36,7 @@ def figures(device: torch.device) -> Iterator[Figure]:
         }
         if device.type == "cuda":
             candidates["ours, not compiled"] = our_step(batch, device, precision)
+            candidates["ours, not compiled, a stream a tower"] = our_step(batch, device, precision, streams=True)
         results = contest(candidates, device)
         yield from compare("step", f"training, batch {batch}, {precision}", results, GOALS[device.type], batch)
 
@@ -72,9 +74,9 @@ def inputs(batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return images.to(device), torch.randint(0, 1000, (batch,), generator=generator).to(device)
 
 
-def our_step(batch: int, device: torch.device, precision: str, compiled: bool = False) -> Step:
+def our_step(batch: int, device: torch.device, precision: str, compiled: bool = False, streams: bool = False) -> Step:
     """The paper's net and rule, both towers in this process."""
-    net = AlexNet(paper_recipe()).place([device])
+    net = AlexNet(paper_recipe(), exchange=OnStreams(device) if streams else None).place([device])
     run = compile_net(net, device) if compiled else net
     step = torch.zeros((), dtype=torch.int64, device=device)
     update = trained(lambda images: run(images, step), make_optimizer(net, net.recipe), precision)

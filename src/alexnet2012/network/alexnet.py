@@ -85,11 +85,11 @@ class AlexNet(nn.Module):
         """
         draw = self.next_draw(step, first_row) if self.training else None
         outputs = [images.to(tower.device, non_blocking=True) for tower in self.held]
-        features = {}
+        run, features = self.exchange.run, {}
         for layer in self.recipe.layers:
             if self.recipe.meets(layer):
                 outputs = self.exchange.meet(outputs, layer)
-            outputs = [tower(layer, x, draw) for tower, x in zip(self.held, outputs, strict=True)]
+            outputs = [run(tower, layer, x, draw) for tower, x in zip(self.held, outputs, strict=True)]
             if return_features and layer != "fc8":
                 features[layer] = self.exchange.join(outputs, layer, self.recipe.towers * self.recipe.outputs(layer))
         logits = self.exchange.join(outputs, "fc8", self.classes)

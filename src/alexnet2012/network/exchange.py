@@ -1,6 +1,6 @@
 """How the towers' activations cross: within one process, or between two ranks.
 
-This is the only communication of the network. Both kinds offer the same two operations on a list of what each tower
+This is the only communication of the network. All kinds offer the same two operations on a list of what each tower
 held here has computed:
 
 ``meet``  every tower gets both towers' channels, tower 0's first. A tower's channels are used by both towers, so the
@@ -18,19 +18,25 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from alexnet2012.network.dropout import Draw
+from alexnet2012.network.tower import Tower
+
 
 class Exchange(Protocol):
     """What the net asks of an exchange; ``towers`` are the indices of the towers that live in this process."""
 
-    @property
-    def towers(self) -> tuple[int, ...]: ...
+    towers: tuple[int, ...]
+
+    def run(self, tower: Tower, layer: str, x: Tensor, draw: Draw | None) -> Tensor:
+        """A tower's ``layer`` between two crossings."""
+        return tower(layer, x, draw)
 
     def meet(self, outputs: list[Tensor], layer: str) -> list[Tensor]: ...
 
     def join(self, outputs: list[Tensor], layer: str, channels: int) -> Tensor: ...
 
 
-class InProcess:
+class InProcess(Exchange):
     """All towers live in this process, each on a device of its own or on one; autograd does the gradients."""
 
     def __init__(self, towers: int) -> None:
@@ -46,7 +52,40 @@ class InProcess:
         return torch.cat([x.to(outputs[0].device, non_blocking=True) for x in outputs], dim=1)
 
 
-class BetweenRanks:
+class OnStreams(InProcess):
+    """Both towers on one CUDA device, each on a stream of its own, so that their kernels can run side by side.
+
+    A tower's stream waits for the caller's before each layer, the caller's for both towers' where they meet. Autograd
+    runs every gradient on the stream of its operation. Memory that one stream frees and another reads is recorded.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(2)
+        self.device, self.streams = device, [torch.cuda.Stream(device) for _ in self.towers]
+
+    def run(self, tower: Tower, layer: str, x: Tensor, draw: Draw | None) -> Tensor:
+        stream = self.streams[tower.index]
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        x.record_stream(stream)
+        with torch.cuda.stream(stream):
+            return tower(layer, x, draw)
+
+    def meet(self, outputs: list[Tensor], layer: str) -> list[Tensor]:
+        return super().meet(self.arrived(outputs), layer)
+
+    def join(self, outputs: list[Tensor], layer: str, channels: int) -> Tensor:
+        return super().join(self.arrived(outputs), layer, channels)
+
+    def arrived(self, outputs: list[Tensor]) -> list[Tensor]:
+        """``outputs``, for use on the caller's stream."""
+        caller = torch.cuda.current_stream(self.device)
+        for stream, x in zip(self.streams, outputs, strict=True):
+            caller.wait_stream(stream)
+            x.record_stream(caller)
+        return outputs
+
+
+class BetweenRanks(Exchange):
     """This process holds one tower, its peer in ``group`` (two ranks, in tower order) the other.
 
     ``begin`` is told the name of each crossing before it waits for the peer.

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from alexnet2012.data import Dataset, Statistics, Sums, hold_back, measure, open_dataset
+from alexnet2012.data import Dataset, Statistics, Sums, hold_back, measure, open_dataset, steps_per_epoch
 from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout, share
 from alexnet2012.errors import InputError
 from alexnet2012.files import write_whole
@@ -158,13 +158,14 @@ def check(settings: Settings, layout: Layout, directory: RunDirectory) -> Path |
     batch, replicas = settings.recipe.batch_size, layout.replicas
     if settings.precision == "tf32" and layout.devices[0].type != "cuda":
         raise InputError("--precision tf32: only CUDA devices have it, and there is none here; use fp32 or bf16")
+    if settings.streams:
+        refuse_streams(settings, layout)
     if batch % replicas:
         raise InputError(
             f"--batch-size {batch}: does not divide among {replicas} replicas; give a multiple of {replicas}"
         )
     train, _ = open_splits(settings)
-    if len(train) < batch:
-        raise InputError(f"--batch-size {batch}: the training split has {len(train)} images, less than one batch")
+    steps_per_epoch(len(train), batch)
     directory.claim(settings.identity())
     directory.take()
     if not directory.config.is_file():
@@ -173,6 +174,15 @@ def check(settings: Settings, layout: Layout, directory: RunDirectory) -> Path |
     for line in broken:
         print(f"warning: {line}", file=sys.stderr, flush=True)
     return newest
+
+
+def refuse_streams(settings: Settings, layout: Layout) -> None:
+    """Raises InputError where a stream a tower is not to be had."""
+    alone = layout.processes == 1 and [device.type for device in layout.devices] == ["cuda"]
+    if not alone or settings.recipe.towers == 1:
+        raise InputError("--streams: needs one process with both towers on one CUDA device; leave it out")
+    if settings.compile:
+        raise InputError("--streams: --compile makes one stream of the whole net; leave one of them out")
 
 
 def refuse_other_net(saved: dict[str, Any], trainer: Trainer, path: Path) -> None:
@@ -238,6 +248,7 @@ def announce(say: Callable[[str], None], settings: Settings, layout: Layout, tra
     say(
         f"devices  {layout.describe(settings.recipe.towers)}; {layout.threads} threads a process, {settings.precision}"
         + ", compiled at the first step" * settings.compile
+        + ", a CUDA stream a tower" * settings.streams
     )
     say(f"loader   {settings.loader}, {settings.workers} decoding threads a process")
     steps = f"{recipe.epochs} epochs of {plan.steps_per_epoch} steps of {plan.batch_size} images"
@@ -254,6 +265,7 @@ def executed(settings: Settings, layout: Layout) -> dict[str, Any]:
         "layout": layout.describe(settings.recipe.towers),
         "threads": layout.threads,
         "compile": settings.compile,
+        "streams": settings.streams,
         "loader": settings.loader,
         "workers": settings.workers,
         "max_steps": settings.max_steps,

@@ -23,6 +23,7 @@ class Settings:
     seed: int = 0
     precision: str = "fp32"  # of products: "fp32", on CUDA also "tf32", or "bf16", also of the activations
     compile: bool = False  # the net's training passes
+    streams: bool = False  # of CUDA, one a tower, where towers share a device
     out: Path | None = None
     max_steps: int | None = None  # absolute: stop after this step of the run
     loader: str = "dali"

@@ -52,7 +52,9 @@ class Trainer:
         self.recipe = recipe = settings.recipe
         self.plan = TrainingPlan(recipe, len(train), recipe.batch_size, settings.seed, train.statistics, recipe.epochs)
         self.last_step = min(self.plan.steps, settings.max_steps or self.plan.steps)
-        self.net = build_net(recipe, len(train.classes), settings.seed, layout.exchange(recipe.towers))
+        self.net = build_net(
+            recipe, len(train.classes), settings.seed, layout.exchange(recipe.towers, settings.streams)
+        )
         self.net.place(layout.devices)
         allow_tf32(settings.precision == "tf32")
         self.replicated = layout.replicate(compile_net(self.net, layout.devices[0]) if settings.compile else self.net)
