@@ -69,13 +69,12 @@ void normalise(const T* a, const T* grad, T* out, T* buffer, T* power, T* invers
     const T* __restrict q = inverse + r * t.padded;
     T* __restrict y = out + r * t.stride;
     T* __restrict term = buffer + t.first + r * t.padded;
-    if (grad)
-      for (int64_t i = 0; i < t.length; ++i) {
-        y[i] = g[i] * p[i];
-        term[i] = y[i] * rectified(x[i], floor) * q[i];
-      }
-    else
+    if (!grad)
       for (int64_t i = 0; i < t.length; ++i) y[i] = rectified(x[i], floor) * p[i];
+    else {
+      for (int64_t i = 0; i < t.length; ++i) y[i] = g[i] * p[i];
+      for (int64_t i = 0; i < t.length; ++i) term[i] = y[i] * rectified(x[i], floor) * q[i];
+    }
   }
   const T slope = 2 * f.alpha * f.beta;
   for (int64_t r = 0; grad && r < t.runs; ++r) {
