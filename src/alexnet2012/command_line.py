@@ -43,6 +43,7 @@ def main(command: Callable[[], None]) -> NoReturn:
     """Run ``command`` and exit: 0 done, 2 bad input, 3 diverged. A failure is one line on stderr."""
     try:
         command()
+        sys.stdout.flush()
     except Failure as failure:
         if failure.told and not failure.met:
             time.sleep(PATIENCE)  # rank 0 may still be on its way here, and torchrun ends all when one leaves
@@ -50,6 +51,9 @@ def main(command: Callable[[], None]) -> NoReturn:
         if not failure.told:
             tell(str(failure))
         sys.exit(failure.exit_code)
+    except BrokenPipeError:  # the reader of the output has left, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's last flush
+        sys.exit(1)  # as rich does, which writes the tables
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from running import (
 from alexnet2012.training import checkpoint
 
 STEPS = ("--max-steps", 20)
+ABLATE = TRAIN.with_name("ablate.py")
 NAN = Path(__file__).with_name("train_into_nan.py")
 
 
@@ -158,3 +161,13 @@ def test_a_rank_0_that_stands_still_is_named_where_it_keeps_the_store(tree: Path
     agent.communicate(timeout=60)
     assert "rank 0, or torchrun on its node, stopped answering" in said
     assert agent.returncode != 0
+
+
+@pytest.mark.parametrize("command", [[TRAIN, "--describe"], [ABLATE, "--data", "sample", "--out", "none", "--plan"]])
+def test_output_that_nobody_reads_on_is_no_traceback(command: list[object]) -> None:
+    """As in ``... | head -n 1``, whose reader has left before all is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run([sys.executable, *command], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")
