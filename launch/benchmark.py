@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,8 @@ def under_torchrun(section: str, *counts: int) -> Measure:
                 found = Path(name) / "figures.json"
                 run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
                 own = [__file__, section, "--device", given.device, "--json", str(found)]
-                subprocess.run([*run, *own], check=True, stdout=subprocess.DEVNULL)
+                if subprocess.run([*run, *own], stdout=subprocess.DEVNULL, check=False).returncode:
+                    raise InputError(f"{section}: one of its {count} processes failed, as said above")
                 for figure in json.loads(found.read_text())["figures"]:
                     yield Figure(**figure)
 
@@ -61,9 +63,11 @@ RANKS: dict[str, Callable[[torch.device], Iterator[Figure]]] = {  # what this co
 def flags() -> Parser:
     parser = Parser("Speed: every part beside a peer or its limit, in turns, medians and spread of several rounds.")
     add = parser.add_argument
-    add("section", nargs="?", default="all", choices=("all", *SECTIONS, *RANKS), metavar="|".join(("all", *SECTIONS)))
+    sections = ("all", *SECTIONS)
+    ranks = tuple(RANKS) if "RANK" in os.environ else ()
+    add("section", nargs="?", default="all", choices=sections + ranks, metavar="|".join(sections))
     add("--device", default="cpu", choices=("cpu", "cuda"))
-    add("--data", type=Path, help="a prepared set to read images from (default: one is made)")
+    add("--data", type=Path, help="a prepared set that loader, evaluate and growth read (default: one is made)")
     add("--json", type=output_file, help="write the figures and the machine's description")
     return parser
 
@@ -73,26 +77,32 @@ def start(given: Namespace) -> None:
         raise InputError("--device cuda: torch sees no CUDA device here")
     device = torch.device(given.device)
     described = machine(device) | {"LRN kernel": lrn_kernel(device)}
-    figures = measured(given, device)
-    if not figures:
-        return  # a rank that leaves telling to rank 0
+    figures: list[Figure] = []
+    try:
+        for figure in measured(given, device):
+            figures.append(figure)
+    finally:  # what was measured before an interruption is kept
+        if figures:
+            tell(figures, described, given.json)
+
+
+def tell(figures: list[Figure], described: dict[str, str], file: Path | None) -> None:
     print(*speed_lines(figures), "; ".join(f"{name} {value}" for name, value in described.items()), sep="\n")
-    if given.json:
+    if file:
         report = {"machine": described, "figures": [dataclasses.asdict(figure) for figure in figures]}
-        write_text_whole(given.json, json.dumps(report, indent=1) + "\n")
+        write_text_whole(file, json.dumps(report, indent=1) + "\n")
 
 
-def measured(given: Namespace, device: torch.device) -> list[Figure]:
+def measured(given: Namespace, device: torch.device) -> Iterator[Figure]:
     if given.section in RANKS:
-        return list(RANKS[given.section](device))
+        yield from RANKS[given.section](device)
+        return
     torch.set_num_threads(cores())
-    figures = []
     with Console(stderr=True).status("measuring") as status:
         for name in SECTIONS if given.section == "all" else [given.section]:
             for figure in SECTIONS[name](given, device):
-                figures.append(figure)
                 status.update(f"measuring {name}: {figure.what}")
-    return figures
+                yield figure
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ def main(command: Callable[[], None]) -> NoReturn:
         if not failure.told:
             tell(str(failure))
         sys.exit(failure.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # the reader of the output has left, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's last flush
         sys.exit(1)  # as rich does, which writes the tables

@@ -6,9 +6,11 @@ Plain C++ behind ctypes: without torch's headers it compiles in seconds. Librari
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -27,27 +29,35 @@ def compiled(name: str, source: str) -> ctypes.CDLL | None:
 
     Several processes may do so at once: each puts a complete file in place. Raises BuildError.
     """
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None:
+    words = shlex.split(os.environ.get("CXX") or "c++")
+    if shutil.which(words[0]) is None:
         return None
     try:
-        return ctypes.CDLL(str(_library(compiler, name, source)))
+        return _loaded(words, name, source)
     except subprocess.CalledProcessError as error:
-        raise BuildError(f"{compiler}: {(error.stderr.strip() or 'failed').splitlines()[0]}") from error
+        raise BuildError(f"{words[0]}: {(error.stderr.strip() or 'failed').splitlines()[0]}") from error
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
         raise BuildError(str(error)) from error
 
 
-def _library(compiler: str, name: str, source: str) -> Path:
+def _loaded(compiler: list[str], name: str, source: str) -> ctypes.CDLL:
+    library = _library(compiler, name, source)
+    with contextlib.suppress(OSError):
+        return ctypes.CDLL(str(library))
+    library.unlink(missing_ok=True)  # damaged
+    return ctypes.CDLL(str(_library(compiler, name, source)))
+
+
+def _library(compiler: list[str], name: str, source: str) -> Path:
     """The library for this compiler and processor (predefined macros tell them apart), compiled if it is missing."""
-    macros = _output([compiler, "-march=native", "-dM", "-E", "-x", "c++", "-"], source="")
+    macros = _output([*compiler, "-march=native", "-dM", "-E", "-x", "c++", "-"], source="")
     key = hashlib.sha256("\0".join([source, *FLAGS, macros]).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet2012"
     library = cache / f"{name}-{key}.so"
     if not library.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as own:
-            _output([compiler, *FLAGS, "-x", "c++", "-", "-o", f"{own}/library.so"], source)
+            _output([*compiler, *FLAGS, "-x", "c++", "-", "-o", f"{own}/library.so"], source)
             Path(own, "library.so").replace(library)
     return library
 

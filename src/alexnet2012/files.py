@@ -9,8 +9,12 @@ from pathlib import Path
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` make ``path`` at once: a reader, or a kill, finds the old file or the new one, never half of it."""
     partial = path.with_name(path.name + ".partial")
-    write(partial)
-    partial.replace(path)
+    try:
+        write(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_text_whole(path: Path, text: str) -> None:

@@ -220,6 +220,13 @@ def test_second_derivative_is_refused(device):
         gradient.sum().backward()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch.func's own
+def test_forward_mode_is_refused(device):
+    x = draw(2, 6, device=device)
+    with pytest.raises(NotImplementedError, match="forward-mode"):
+        torch.func.jvp(LocalResponseNorm(), (x,), (x,))
+
+
 TRITON_AGAINST_EAGER = """
 import torch
 from alexnet2012.network import response_norm_eager as eager, response_norm_triton as triton
@@ -296,6 +303,19 @@ def test_a_failed_build_says_so_in_one_line(first_use, monkeypatch):
     with pytest.warns(UserWarning, match="this compiler is broken$"):
         assert lrn_kernel("cpu") == "eager (the C++ build failed)"
     assert_matches_reference(draw(2, 6, 4, 4), 1e-6)
+
+
+def test_a_damaged_library_is_built_again(first_use, monkeypatch):
+    monkeypatch.setenv("CXX", "c++ -DUNUSED")  # a compiler with flags of its own
+    if lrn_kernel("cpu") != "inline C++":
+        pytest.skip(lrn_kernel("cpu"))
+    (library,) = (first_use.parent / "alexnet2012").iterdir()
+    damaged = first_use.parent / "another" / "alexnet2012" / library.name
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(library.read_bytes()[:500])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(damaged.parents[1]))
+    response_norm._fast_kernel.cache_clear()
+    assert lrn_kernel("cpu") == "inline C++" and damaged.stat().st_size > 500
 
 
 def test_several_may_build_at_once(first_use):

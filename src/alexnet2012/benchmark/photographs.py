@@ -14,7 +14,9 @@ from PIL import Image
 from alexnet2012.data import Dataset, open_dataset
 from alexnet2012.data.imagenet_source import open_source
 from alexnet2012.data.preparation import Settings, prepare
+from alexnet2012.data.shards import MANIFEST
 from alexnet2012.distributed import cores
+from alexnet2012.errors import InputError
 
 IMAGES, CLASSES, SIDE = 2048, 16, 256
 DRAWN = 64  # different ones: the others are cut from them
@@ -26,12 +28,22 @@ def prepared_and_files(directory: Path | None = None, images: int = IMAGES) -> I
     """A prepared set, ``directory`` or one made here, and its first images as a tree of single JPEG files."""
     with TemporaryDirectory(prefix="alexnet2012-") as name:
         place = Path(name)
-        if directory is None:
+        if directory is not None:
+            refuse_small(directory, images)
+        else:
             directory = place / "prepared"
             write_tree(place / "drawn", images)
             prepare(open_source(place / "drawn"), directory, Settings(), cores(), False, lambda images: None)
         write_files(open_dataset(directory, "train"), place / "files", images)
         yield directory, place / "files"
+
+
+def refuse_small(directory: Path, images: int) -> None:
+    """Raises InputError for what is no prepared set of at least as many training images."""
+    if not (directory / MANIFEST).is_file():
+        raise InputError(f"--data {directory}: not a prepared set; make one with data_prep/prepare_imagenet.py")
+    if (count := len(open_dataset(directory, "train"))) < images:
+        raise InputError(f"--data {directory}: has {count} training images; at least {images} are timed")
 
 
 def write_files(dataset: Dataset, directory: Path, images: int) -> None:

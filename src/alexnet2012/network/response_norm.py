@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from alexnet2012.compiled import BuildError
@@ -127,7 +128,7 @@ _forward.register_autograd(_gradients, setup_context=_save)
 def _odd(size: int) -> int:
     if size != int(size) or size < 1 or size % 2 == 0:
         raise ValueError(f"size {size}: the window is centred (P §3.3), so its size must be odd")
-    return size
+    return int(size)
 
 
 def local_response_norm(
@@ -138,8 +139,11 @@ def local_response_norm(
     The paper's sum: ``torch.nn.LocalResponseNorm`` takes the mean, so ``alpha=1e-4`` here is its ``alpha=5e-4``.
     ``x``: (N, C, ...) of any float type, computed in float32 at least; dtype and memory format are kept. a is ``x``
     or, with ``relu``, max(x, 0): the ReLU that comes before LRN in the same pass over memory.
-    Differentiable once. Raises ValueError for an even ``size``.
+    Differentiable once, in reverse mode: raises NotImplementedError in forward mode, and ValueError for an even
+    ``size``.
     """
+    if not torch.compiler.is_compiling() and forward_ad.unpack_dual(x).tangent is not None:
+        raise NotImplementedError("LRN has no forward-mode derivative; use reverse mode")  # torch would take zero
     if x.ndim < 2 or not x.is_floating_point():
         raise ValueError(f"LRN of {x.dtype} {tuple(x.shape)}: needs floating point values (N, C, ...)")
     return _forward(x, _odd(size), alpha, beta, k, relu)
