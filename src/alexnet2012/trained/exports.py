@@ -125,11 +125,11 @@ def check_onnx(net: TrainedAlexNet, path: Path) -> float:
     return difference
 
 
-def onnx_lrn(x: Any, size: int, alpha: float, beta: float, k: float) -> Any:
+def onnx_lrn(x: Any, size: int, alpha: float, beta: float, k: float, relu: bool) -> Any:
     """ONNX divides alpha by the size, the paper does not."""
     from onnxscript import opset18
 
-    return opset18.LRN(x, size=size, alpha=alpha * size, beta=beta, bias=k)
+    return opset18.LRN(opset18.Relu(x) if relu else x, size=size, alpha=alpha * size, beta=beta, bias=k)
 
 
 class ExportableInMapNorm(nn.Module):
