@@ -17,6 +17,7 @@ from rich.console import Console
 
 from alexnet2012.benchmark import crossing, evaluation, growth, loading, normalising, stepping
 from alexnet2012.benchmark.contest import Figure
+from alexnet2012.benchmark.photographs import refuse_small
 from alexnet2012.command_line import Parser, main
 from alexnet2012.distributed import cores
 from alexnet2012.errors import InputError
@@ -75,6 +76,8 @@ def flags() -> Parser:
 def start(given: Namespace) -> None:
     if given.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device here")
+    if given.data:
+        refuse_small(given.data)
     device = torch.device(given.device)
     described = machine(device) | {"LRN kernel": lrn_kernel(device)}
     figures: list[Figure] = []

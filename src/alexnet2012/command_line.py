@@ -40,7 +40,10 @@ def alike(read: Callable[[], T]) -> T:
 
 
 def main(command: Callable[[], None]) -> NoReturn:
-    """Run ``command`` and exit: 0 done, 2 bad input, 3 diverged. A failure is one line on stderr."""
+    """Run ``command`` and exit: 0 done, 2 bad input, 3 diverged, 130 interrupted, 1 where nobody reads the output on.
+
+    A failure is one line on stderr.
+    """
     try:
         command()
         sys.stdout.flush()

@@ -29,13 +29,13 @@ def compiled(name: str, source: str) -> ctypes.CDLL | None:
 
     Several processes may do so at once: each puts a complete file in place. Raises BuildError.
     """
-    words = shlex.split(os.environ.get("CXX") or "c++")
-    if shutil.which(words[0]) is None:
+    compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]
+    if shutil.which(compiler[0]) is None:
         return None
     try:
-        return _loaded(words, name, source)
+        return _loaded(compiler, name, source)
     except subprocess.CalledProcessError as error:
-        raise BuildError(f"{words[0]}: {(error.stderr.strip() or 'failed').splitlines()[0]}") from error
+        raise BuildError(f"{compiler[0]}: {(error.stderr.strip() or 'failed').splitlines()[0]}") from error
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
         raise BuildError(str(error)) from error
 

@@ -78,7 +78,7 @@ def test_a_larger_index_repeats_the_same_images(tmp_path: Path) -> None:
 
 def test_the_memory_of_an_index_is_seen_from_a_larger_process_too(tmp_path: Path) -> None:
     with prepared_and_files(images=32) as (prepared, _):
-        held = bytearray(10**9)
+        held = b"1" * 10**9  # written, so that it is held
         growth.enlarge(prepared, tmp_path, 10**6)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             _, megabytes = process.submit(growth.opened, tmp_path, 10**6).result()

@@ -28,9 +28,7 @@ def prepared_and_files(directory: Path | None = None, images: int = IMAGES) -> I
     """A prepared set, ``directory`` or one made here, and its first images as a tree of single JPEG files."""
     with TemporaryDirectory(prefix="alexnet2012-") as name:
         place = Path(name)
-        if directory is not None:
-            refuse_small(directory, images)
-        else:
+        if directory is None:
             directory = place / "prepared"
             write_tree(place / "drawn", images)
             prepare(open_source(place / "drawn"), directory, Settings(), cores(), False, lambda images: None)
@@ -38,12 +36,12 @@ def prepared_and_files(directory: Path | None = None, images: int = IMAGES) -> I
         yield directory, place / "files"
 
 
-def refuse_small(directory: Path, images: int) -> None:
-    """Raises InputError for what is no prepared set of at least as many training images."""
+def refuse_small(directory: Path) -> None:
+    """Raises InputError for what is no prepared set of as many training images as are timed."""
     if not (directory / MANIFEST).is_file():
         raise InputError(f"--data {directory}: not a prepared set; make one with data_prep/prepare_imagenet.py")
-    if (count := len(open_dataset(directory, "train"))) < images:
-        raise InputError(f"--data {directory}: has {count} training images; at least {images} are timed")
+    if (count := len(open_dataset(directory, "train"))) < IMAGES:
+        raise InputError(f"--data {directory}: has {count} training images; {IMAGES} are timed")
 
 
 def write_files(dataset: Dataset, directory: Path, images: int) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CACHED_VALUES = 128 * 1024  # of a tensor at a time: 512 KiB in float32, and at most four scratch tensors of that size
+CACHED_VALUES = 128 * 1024  # of a tensor at a time: 512 KiB in float32, and at most five scratch tensors of that size
 
 
 class Formula(NamedTuple):

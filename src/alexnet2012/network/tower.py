@@ -96,9 +96,9 @@ class Tower(nn.Module):
 
     def activate_and_normalise(self, x: Tensor) -> Tensor:
         """The activation, then LRN; ReLU and LRN in one pass over memory."""
-        if self.recipe.lrn and self.recipe.activation == "relu":
-            return self.lrn(x, relu=True)
-        return self.lrn(self.activation(x)) if self.recipe.lrn else self.activation(x)
+        if not self.recipe.lrn:
+            return self.activation(x)
+        return self.lrn(x, relu=True) if self.recipe.activation == "relu" else self.lrn(self.activation(x))
 
     def pool(self, x: Tensor) -> Tensor:
         """Overlapping max-pooling (P §3.4)."""
