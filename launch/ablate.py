@@ -111,7 +111,9 @@ def training(one: Planned, processes: int) -> list[str]:
 def evaluation(one: Planned) -> list[str]:
     checkpoint, settings = one.run.directory.last, one.settings
     words = [HERE / "evaluate.py", checkpoint, "--data", settings.data, "--crops", CROPS, "--json", one.run.errors]
-    return [sys.executable, *map(str, [*words, "--loader", settings.loader, "--workers", settings.workers])]
+    words += ["--loader", settings.loader, "--workers", settings.workers]
+    words += ["--threads", settings.threads] if settings.threads else []
+    return [sys.executable, *map(str, words)]
 
 
 def tell_plan(planned: list[Planned], jobs: int) -> None:

@@ -19,7 +19,7 @@ from alexnet2012.reporting.error_table import summary, table
 from alexnet2012.trained import TrainedAlexNet, load_checkpoint
 from outputs import output_file, progress, refuse_overwriting
 
-OF_CHECKPOINTS = ("data", "split", "crops", "batch_size", "loader", "workers", "placement")  # flags
+OF_CHECKPOINTS = ("data", "split", "crops", "batch_size", "loader", "workers", "threads", "placement")  # flags
 
 
 def flags() -> Parser:
@@ -42,6 +42,7 @@ def flags() -> Parser:
     add("--batch-size", type=int, default=128, help="images at a time over all processes")
     add("--loader", default="dali", choices=("dali", "torch"))
     add("--workers", type=int, default=2, help="decoding threads a process")
+    add("--threads", type=int, help="CPU threads a process (default: OMP_NUM_THREADS, else its share of the cores)")
     add("--placement", default="split", choices=("split", "together"), help="a tower a process, or both in each")
     return parser
 
@@ -57,15 +58,15 @@ def arguments() -> Namespace:
         raise InputError(
             f"--{idle[0].replace('_', '-')}: says nothing to --average, whose files hold what the nets said"
         )
-    if given.batch_size < 1 or given.workers < 1:
-        raise InputError("--batch-size and --workers: must be at least 1")
+    if min(given.batch_size, given.workers, given.threads or 1) < 1:
+        raise InputError("--batch-size, --workers and --threads: must be at least 1")
     refuse_overwriting((given.json, given.predictions, given.per_class), given.average or given.checkpoints)
     given.weights = checked_weights(given.weights, len(given.average or given.checkpoints))
     return given
 
 
 def run(given: Namespace) -> None:
-    with open_layout(given.placement) as layout:
+    with open_layout(given.placement, threads=given.threads) as layout:
         if given.average:
             agree(layout, lambda: report(given, assess_kept(load_alike(given.average), given.weights)))
             return

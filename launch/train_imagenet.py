@@ -45,6 +45,7 @@ def flags() -> Parser:
     add("--streams", action="store_true", help="a CUDA stream a tower where both are on one device")
     add("--loader", default="dali", choices=("dali", "torch"))
     add("--workers", type=int, default=2, help="decoding threads a process")
+    add("--threads", type=int, help="CPU threads a process (default: OMP_NUM_THREADS, else its share of the cores)")
     add("--placement", default="split", choices=("split", "together"), help="a tower a process, or both in each")
     add("--checkpoint-every", type=int, help="steps between checkpoints, beside one an epoch")
     add("--keep", type=int, default=3, help="checkpoints kept, beside the best and one before each drop of the rate")
@@ -60,6 +61,11 @@ def flags() -> Parser:
     add("--no-lrn", action="store_true", help="no local response normalisation (P §3.3)")
     add("--no-overlap", action="store_true", help="pooling 2x2/2 (P §3.4)")
     add("--no-exchange", action="store_true", help="towers that meet only in the last layer")
+    add(
+        "--wide-init",
+        action="store_true",
+        help="N(0, 0.03) in conv3 to conv5, as --recipe source has it (S layers-145)",
+    )
     add("--exchange-at", default="conv3", choices=("conv3", "conv4"), help="the convolution where towers meet")
     add("--one-tower", action="store_true", help="the paper's one-GPU net (P §3.2)")
     add("--without", choices=("conv3", "conv4"), help="leave a middle layer out (P §7)")

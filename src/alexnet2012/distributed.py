@@ -7,6 +7,7 @@ is a layout like the others, with nothing to communicate.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import signal
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -95,19 +97,24 @@ class Layout:
 
 @contextlib.contextmanager
 def open_layout(
-    placement: str = "split", towers: int = 2, timeout: float = TIMEOUT, pairs_across_nodes: bool = False
+    placement: str = "split",
+    towers: int = 2,
+    timeout: float = TIMEOUT,
+    pairs_across_nodes: bool = False,
+    threads: int | None = None,
 ) -> Iterator[Layout]:
     """The layout torchrun's environment asks for, its process groups open inside the ``with``.
 
     One process holds both towers: on cuda:0 and cuda:1 if there are two, on one device otherwise. NCCL is the
-    backend if and only if each rank of the node has a GPU of its own, gloo otherwise.
+    backend if and only if each rank of the node has a GPU of its own, gloo otherwise. ``threads`` of the CPU are this
+    process's, by default ``usual_threads``.
 
     Raises InputError for an odd number of processes with a tower each, LostRank, where it can still be raised, when a
     rank has not moved for ``timeout`` seconds.
     """
     processes, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    threads = max(1, cores() // local_processes)
+    threads = threads or usual_threads(local_processes)
     torch.set_num_threads(threads)
     allow_tf32(False)
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -195,9 +202,58 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
+def usual_threads(local_processes: int) -> int:
+    """CPU threads of one of a node's processes: the user's OMP_NUM_THREADS, else its share of the cores."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if given.isdecimal() and int(given) and not set_by_torchrun("OMP_NUM_THREADS"):
+        return int(given)
+    return max(1, cores() // local_processes)
+
+
+def set_by_torchrun(variable: str) -> bool:
+    """Whether torchrun added ``variable`` to the environment that it was started with itself (known on Linux).
+
+    It sets OMP_NUM_THREADS to 1 for several processes a node where the user set none.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return False
+    with contextlib.suppress(OSError):
+        started_with = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
+        return not any(entry.startswith(f"{variable}=".encode()) for entry in started_with)
+    return False
+
+
 def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores this process may use: those of its affinity mask, no more than its cgroup's quota allows."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.floor(min(allowed, cpu_quota())))
+
+
+def cpu_quota(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> float:
+    """Cores that this process's cgroups let it keep busy, infinite without a quota; versions 2 and 1 (Linux).
+
+    A group's quota binds all below it. In a container ``root`` itself is the container's group.
+    """
+    quotas = [math.inf]
+    with contextlib.suppress(OSError):
+        for line in process.read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            top = root if not controllers else root / "cpu" if "cpu" in controllers.split(",") else None
+            if top:
+                below = Path(group.lstrip("/"))
+                quotas += [quota_of(top / folder) for folder in (below, *below.parents)]
+    return min(quotas)
+
+
+def quota_of(group: Path) -> float:
+    """Cores of one cgroup's own quota: ``cpu.max`` (version 2) or ``cpu.cfs_quota_us`` (version 1)."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (group / "cpu.max").read_text().split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        microseconds = [int((group / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period")]
+        return microseconds[0] / microseconds[1] if microseconds[0] > 0 else math.inf
+    return math.inf
 
 
 def device_of_rank(local_rank: int) -> torch.device:

@@ -181,15 +181,19 @@ class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
     def varied(self, *variants: str) -> Recipe:
         """The same recipe with ``variants`` of the net or its training, keys of ``VARIANTS``.
 
-        Raises InputError when two of them want the same field to differ.
+        Raises InputError when two of them want the same field to differ, or when this recipe has one already.
         """
         changes: dict[str, Any] = {}
         for variant in variants:
             for field, value in VARIANTS[variant].items():
+                if getattr(self, field) == value != getattr(Recipe, field):
+                    raise InputError(f"--{variant}: recipe {self.name} has it already; leave one of them out")
                 if changes.setdefault(field, value) != value:
                     raise InputError(f"{' and '.join(variants)}: both change {field}; run one of them at a time")
         return dataclasses.replace(self, **changes)
 
+
+WIDE = (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01)  # initial deviations, S layers-145
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "no-lrn": {"lrn": False},  # P §3.3; S #148 (the in-map normalisation goes too)
@@ -210,6 +214,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no-color-noise": {"color_noise": 0.0, "color_noise_divisor": 1.0},  # P §4.1
     "no-dropout": {"dropout": 0.0},  # P §4.2
     "tanh": {"activation": "tanh"},  # P §3.1
+    "wide-init": {"weight_std": WIDE},  # S layers-145: one step from ``paper`` to ``source``
 }
 
 
@@ -225,7 +230,7 @@ def source_recipe(**changes: Any) -> Recipe:
         "lrn_mean": True,  # S: scale /= size, so alpha is 2e-5 in effect
         "lrn1_before_relu": True,  # S layers-145
         "in_map_norm": True,  # S layers-145
-        "weight_std": (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01),  # S layers-145
+        "weight_std": WIDE,  # S layers-145
         "epochs": 91,  # S layer-params-145
         "schedule_epochs": 91,  # S layer-params-145
         "bias_lr": 0.02,  # S layer-params-145
@@ -280,4 +285,5 @@ DIFFERENCES_2012 = {  # by variant, on ILSVRC-2012's validation set with ten cro
     "no-color-noise": Difference2012(1.0, said="over"),  # P §4.1
     "no-dropout": Difference2012(said="overfits"),  # P §4.2
     "tanh": Difference2012(said="slower"),  # P §3.1
+    "wide-init": Difference2012(),  # not trained alone in 2012
 }

@@ -24,6 +24,7 @@ FLAGS = {
     "no-color-noise": ("--no-color-noise",),
     "no-dropout": ("--no-dropout",),
     "tanh": ("--activation", "tanh"),
+    "wide-init": ("--wide-init",),
 }
 
 

@@ -315,7 +315,7 @@ def test_towers_compute_the_dense_net_and_its_gradients(name: str, training: boo
 
 
 def test_every_variant_has_a_dense_twin() -> None:
-    assert VARIANTS.keys() - {"no-color-noise"} <= CASES.keys()
+    assert VARIANTS.keys() - {"no-color-noise", "wide-init"} <= CASES.keys()  # these leave the function as it is
 
 
 def test_a_net_that_is_told_no_step_counts_its_training_passes() -> None:

@@ -26,6 +26,7 @@ SUMS = {  # by hand, from the variants' widths: parameters, millions of multiply
     "no-color-noise": (60_965_224, 724.4, 30_836),
     "no-dropout": (60_965_224, 724.4, 30_836),
     "tanh": (60_965_224, 724.4, 30_836),
+    "wide-init": (60_965_224, 724.4, 30_836),
 }
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torchvision.models import alexnet
 
+from alexnet2012.core.random_streams import Purpose, torch_seed
 from alexnet2012.network.build import build_net
 from alexnet2012.network.describe import describe_taught
 from alexnet2012.network.taught import TAUGHT, TaughtNet
@@ -78,7 +79,7 @@ def test_relu_and_dropout_stand_in_the_place_of_sigmoids() -> None:
 def test_torchvisions_net_is_torchvisions() -> None:
     net, images = small("torchvision")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
+        torch.manual_seed(torch_seed(Purpose.REFERENCE_WEIGHTS, 3))
         theirs = alexnet(num_classes=10).eval()
     with torch.no_grad():
         assert torch.equal(net.eval()(images), theirs(images))

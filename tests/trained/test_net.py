@@ -48,9 +48,10 @@ def test_a_checkpoint_brings_all_that_is_needed(net: TrainedAlexNet, path: Path,
 def test_guesses_are_those_of_a_plain_loop(net: TrainedAlexNet, path: Path, val: Dataset, crops: int) -> None:
     expected = by_hand(path, val, crops)
     for guesses, row in zip(net.predict([val.name(index) for index in range(6)], crops=crops), expected, strict=True):
-        best = np.argsort(-row)[:5]
-        assert [guess.name for guess in guesses] == [val.classes[index] for index in best]
-        np.testing.assert_allclose([guess.probability for guess in guesses], row[best], atol=1e-4)
+        named = [val.classes.index(guess.name) for guess in guesses]  # near ties may stand in either order
+        assert len(set(named)) == 5
+        np.testing.assert_allclose([guess.probability for guess in guesses], row[named], atol=1e-4)
+        np.testing.assert_allclose(row[named], np.sort(row)[:0:-1], atol=1e-4)
 
 
 def test_pictures_come_as_paths_or_as_images_one_or_many(net: TrainedAlexNet, val: Dataset) -> None:

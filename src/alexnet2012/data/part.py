@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet2012.core.random_streams import Purpose, philox
 from alexnet2012.data.dataset import Dataset
 from alexnet2012.errors import InputError
 
@@ -31,5 +32,5 @@ def hold_back(train: Dataset, fraction: float, seed: int) -> tuple[Dataset, Data
     held = round(len(train) * fraction)
     if not 0 < held < len(train):
         raise InputError(f"--val-fraction {fraction:g}: of {len(train)} training images leaves a part empty")
-    order = np.random.Philox(key=seed).random_raw(len(train)).argsort(kind="stable")
+    order = philox(Purpose.HELD_BACK, seed).random_raw(len(train)).argsort(kind="stable")
     return Part(train, np.sort(order[held:])), Part(train, np.sort(order[:held]))

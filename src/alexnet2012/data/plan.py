@@ -1,7 +1,7 @@
 """An epoch as a plan: everything random about an image is a pure function of (seed, epoch, position).
 
-The generator is numpy's Philox, a counter-based one: the draws of any step are computed without the steps before it,
-so resuming needs no state and every layout sees the same batches.
+The draws of any step are computed without the steps before it (see ``core/random_streams.py``), so resuming needs no
+state and every layout sees the same batches.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from alexnet2012.core.random_streams import Purpose, philox
 from alexnet2012.data.statistics import Statistics
 from alexnet2012.errors import InputError
 from alexnet2012.recipe import Recipe
 
-ORDER, VIEW = 0, 1  # the purposes a seed's streams are split into
 DRAWS = 8  # 64-bit draws set aside for each position: two Philox blocks of four
 
 
@@ -107,15 +107,13 @@ def evaluation_batches(images: int, batch_size: int, part: int = 0, parts: int =
         yield np.arange(first + count * part // parts, first + count * (part + 1) // parts)
 
 
-def _philox(seed: int, purpose: int, epoch: int, block: int = 0) -> np.random.Philox:
-    """The generator of (seed, purpose), set to a 256-bit counter: 128 bits of epoch above 128 of block."""
-    return np.random.Philox(key=(seed << 8 | purpose) % 2**128, counter=epoch << 128 | block)
-
-
 def _uniform(seed: int, epoch: int, first: int, last: int) -> NDArray[np.float64]:
     """Positions ``first`` to ``last`` of an epoch: (n, DRAWS) numbers in the open interval (0, 1)."""
-    generator = _philox(seed, VIEW, epoch, first * DRAWS // 4)
-    raw = generator.random_raw((last - first) * DRAWS).reshape(-1, DRAWS)
+    raw = (
+        philox(Purpose.AUGMENTATION, seed, epoch, first * DRAWS // 4)
+        .random_raw((last - first) * DRAWS)
+        .reshape(-1, DRAWS)
+    )
     return ((raw >> 12).astype(np.float64) + 0.5) * 2.0**-52  # 52 bits and a half: never rounded up to 1
 
 
@@ -127,7 +125,7 @@ def _epoch_order(seed: int, epoch: int, images: int) -> NDArray[np.int64]:
     tenth of the time of an argsort.
     """
     bits = np.uint64(images.bit_length())
-    draws = _philox(seed, ORDER, epoch).random_raw(images)
+    draws = philox(Purpose.ORDER, seed, epoch).random_raw(images)
     draws = (draws >> bits << bits) | np.arange(images, dtype=np.uint64)
     draws.sort()
     order = (draws & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)

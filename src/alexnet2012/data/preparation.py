@@ -23,6 +23,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from alexnet2012.core.random_streams import Purpose, philox
 from alexnet2012.data.imagenet_source import File, Source
 from alexnet2012.data.pixels import SIDE, decode, open_image
 from alexnet2012.data.preparation_workers import count_image, run
@@ -116,7 +117,7 @@ def prepare(
 def describe(source: Source, settings: Settings) -> dict[str, Any]:
     """All that decides a prepared set's bytes. Two sets with equal descriptions are equal."""
     return {
-        "format": 1,
+        "format": 2,  # 1 drew its order from another stream
         "size": SIDE,
         "filter": "Pillow's bilinear, antialiased; shorter side to size, then the central square",
         "subsampling": SUBSAMPLING,
@@ -131,8 +132,8 @@ def plan_shards(source: Source, directory: Path, settings: Settings, skip_unread
     """Every shard, with its images: each split in an order that its seed alone decides."""
     labels = {wnid: label for label, wnid in enumerate(source.wnids)}
     shards = []
-    for split, files in source.images.items():
-        draws = np.random.Philox(key=[settings.seed, int.from_bytes(split.encode())]).random_raw(len(files))
+    for index, (split, files) in enumerate(source.images.items()):
+        draws = philox(Purpose.PREPARATION, settings.seed, index).random_raw(len(files))
         order = draws.argsort(kind="stable").tolist()
         for number, start in enumerate(range(0, len(files), settings.images_per_shard)):
             chosen = [files[index] for index in order[start : start + settings.images_per_shard]]

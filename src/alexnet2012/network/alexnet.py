@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alexnet2012.core.random_streams import Purpose, philox
 from alexnet2012.errors import InputError
 from alexnet2012.network.dropout import Draw
 from alexnet2012.network.exchange import Exchange, InProcess
@@ -105,11 +106,11 @@ class AlexNet(nn.Module):
     def draw_weights(self) -> None:
         """Draw every layer full size, N(0, std) (P §5), and keep the kernels of the towers held here.
 
-        Each layer has a counter-based stream of its own, so no layout, and no change of another layer, moves it.
+        Each layer has a stream of its own, so no layout, and no change of another layer, moves it.
         """
         for layer in self.recipe.layers:
             place = LAYERS.index(layer)
-            generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, place], dtype=np.uint64)))
+            generator = np.random.Generator(philox(Purpose.WEIGHTS, self.seed, place))
             for index in range(self.recipe.towers):
                 shape = self.weight_shape(layer, index)
                 drawn = generator.standard_normal(shape, dtype=np.float32)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from alexnet2012.core.random_streams import Purpose, philox
 from alexnet2012.recipe import LAYERS
 
 WORD_MASK = 0xFFFFFFFF
@@ -31,13 +32,19 @@ def mix(word: Any) -> Any:
     return word ^ (word >> 16)
 
 
+@torch.compiler.assume_constant_result
+def keys(seed: int, tower: int, layer: str) -> tuple[int, int]:
+    """Two words of 32 bits for all masks of a layer in a run."""
+    drawn = int(philox(Purpose.DROPOUT, seed, tower << 8 | LAYERS.index(layer)).random_raw())
+    return drawn & WORD_MASK, drawn >> 32
+
+
 def dropout_mask(draw: Draw, tower: int, layer: str, size: torch.Size, share: float, device: torch.device) -> Tensor:
     """Boolean of ``size`` (rows, units): False for the ``share`` of units that are dropped."""
     rows, units = size
     step = draw.step.to(device, non_blocking=True) if isinstance(draw.step, Tensor) else draw.step
-    key = mix((draw.seed & WORD_MASK) ^ mix(draw.seed >> 32))
-    for value in (step, tower, LAYERS.index(layer)):
-        key = mix(key ^ value)
+    first, second = keys(draw.seed, tower, layer)
+    key = mix(mix(first ^ step) ^ second)
     row = torch.arange(draw.first_row, draw.first_row + rows, device=device)[:, None]
     unit = torch.arange(units, device=device)
-    return mix(mix(key ^ row) ^ unit) >= int(share * 2**32)
+    return mix(mix(key ^ row) ^ second ^ unit) >= int(share * 2**32)

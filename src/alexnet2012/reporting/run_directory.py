@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
+from alexnet2012.core.random_streams import STREAMS, refuse_other_streams
 from alexnet2012.errors import InputError
 from alexnet2012.files import write_text_whole
 
@@ -35,7 +36,9 @@ class RunDirectory:
         """
         try:
             if self.config.is_file():
-                self.refuse_other_settings(json.loads(self.config.read_text())["settings"], identity)
+                config = json.loads(self.config.read_text())
+                self.refuse_other_settings(config["settings"], identity)
+                refuse_other_streams(self.config, config.get("streams", 1))
             elif self.path.exists() and any(self.path.iterdir()):
                 raise InputError(f"--out {self.path}: not empty and no run of this project; give another directory")
             for directory in (self.tensorboard, self.checkpoints, self.figures):
@@ -102,6 +105,7 @@ class RunDirectory:
         config = {
             "settings": identity,
             **how,
+            "streams": STREAMS,
             "command": sys.argv,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         }

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alexnet2012.core.random_streams import refuse_other_streams
 from alexnet2012.data import Statistics
 from alexnet2012.distributed import Layout, collect
 from alexnet2012.errors import InputError
@@ -103,9 +104,10 @@ def load(path: Path | str) -> dict[str, Any]:
 
 
 def refuse_incomplete(saved: dict[str, Any], path: Path) -> None:
-    """Raises InputError for a checkpoint, such as an imported one, that no run can go on from."""
+    """Raises InputError for a checkpoint that no run can go on from: an imported one, or of other random streams."""
     if missing := [name for name, kind in TO_GO_ON.items() if not isinstance(saved.get(name), kind)]:
         raise InputError(f"{path}: holds no {', '.join(missing)}, so no run can go on from it; give another --out")
+    refuse_other_streams(path, saved.get("streams", 1))
 
 
 def describe_data(classes: list[str], statistics: Statistics) -> dict[str, Any]:

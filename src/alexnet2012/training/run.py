@@ -40,7 +40,11 @@ def run(settings: Settings) -> None:
     recipe = settings.recipe
     with (
         open_layout(
-            settings.placement, recipe.towers, settings.collective_timeout, settings.pairs_across_nodes
+            settings.placement,
+            recipe.towers,
+            settings.collective_timeout,
+            settings.pairs_across_nodes,
+            settings.threads,
         ) as layout,
         contextlib.closing(RunDirectory(settings.directory)) as directory,
     ):

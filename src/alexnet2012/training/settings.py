@@ -28,6 +28,7 @@ class Settings:
     max_steps: int | None = None  # absolute: stop after this step of the run
     loader: str = "dali"
     workers: int = 2  # threads that decode, a process
+    threads: int | None = None  # of the CPU that compute, a process; None: as distributed.usual_threads says
     placement: str = "split"
     checkpoint_every: int | None = None  # steps
     keep: int = 3  # checkpoints, beside the best and one before each drop of the rate
@@ -48,6 +49,7 @@ class Settings:
         for name in (
             "max_steps",
             "workers",
+            "threads",
             "checkpoint_every",
             "log_every",
             "keep",

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alexnet2012.core.random_streams import STREAMS
 from alexnet2012.data import Dataset, TrainingPlan
 from alexnet2012.distributed import Layout, PendingMean, allow_tf32, raise_together, reduce
 from alexnet2012.errors import Diverged, InputError
@@ -295,6 +296,7 @@ class Trainer:
             "classes": len(self.train_set.classes),
             "images": self.plan.images,
             "seed": self.settings.seed,
+            "streams": STREAMS,
             "settings": self.settings.identity(),
             **checkpoint.describe_data(self.train_set.classes, self.train_set.statistics),
         }

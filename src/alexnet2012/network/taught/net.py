@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from alexnet2012.core.random_streams import Purpose, torch_seed
 from alexnet2012.network.taught import d2l, lenet, torchvision
 from alexnet2012.recipe import LAYERS, Recipe
 
@@ -45,7 +46,7 @@ class TaughtNet(nn.Module):
         self.passes = 0  # training passes so far, as in AlexNet
         taught = TAUGHT[recipe.net]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(torch_seed(Purpose.REFERENCE_WEIGHTS, seed))
             for name, module in taught.layers(classes):
                 self.add_module(name, module)
             self.apply(taught.draw)
