@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ["OMP_WAIT_POLICY"] = "passive"  # waiting threads sleep: several processes share the cores
+os.environ["OMP_NUM_THREADS"] = "1"  # equal thread counts give equal bits: for runs in this process and others alike
 
 import pytest
 import torch
