@@ -12,8 +12,8 @@ from alexnet2012.command_line import Parser, alike, main
 from alexnet2012.data import open_dataset
 from alexnet2012.distributed import TIMEOUT
 from alexnet2012.errors import InputError
-from alexnet2012.network.describe import describe, describe_taught
-from alexnet2012.network.taught import TAUGHT
+from alexnet2012.network.describe import describe, describe_reference
+from alexnet2012.network.reference import NETS
 from alexnet2012.recipe import VARIANTS, Recipe, paper_recipe, source_recipe
 from alexnet2012.reporting.layer_table import layer_table
 from alexnet2012.training import Settings, run
@@ -31,7 +31,7 @@ def flags() -> Parser:
     add("--epochs", type=int, help="(default: the recipe's)")
     add("--batch-size", type=int, help="images a step over all processes (default: the recipe's)")
     add("--lr", type=float, help="rate of the weights (default: the recipe's)")
-    add("--schedule", help="steps, plateau or constant (default: steps, or what --net is taught with)")
+    add("--schedule", help="steps, plateau or constant (default: steps, or that of --net)")
     add("--seed", type=int, default=0)
     add("--width", type=float, default=1.0, help="multiplies kernels and neurons")
     add("--max-steps", type=int, help="stop after this step of the run")
@@ -72,7 +72,7 @@ def flags() -> Parser:
     add("--no-color-noise", action="store_true", help="(P §4.1)")
     add("--no-dropout", action="store_true", help="(P §4.2)")
     add("--activation", default="relu", choices=("relu", "tanh"), help="(P §3.1)")
-    add("--net", default="2012", choices=("2012", *TAUGHT), help="or a net that others teach as AlexNet, or before it")
+    add("--net", default="2012", choices=("2012", *NETS), help="or a reference net, which others teach or published")
     add("--early-stop", type=int, metavar="PATIENCE", help="epochs without a better validation error that end the run")
     add("--val-fraction", type=float, metavar="F", help="share of the training images held back to validate on")
     add("--describe", action="store_true", help="print the net's layers in numbers and end")
@@ -100,7 +100,7 @@ def recipe(given: Namespace) -> Recipe:
     """The named recipe with its variants and the numbers that flags replace."""
     if given.net != "2012":
         refuse_flags_of_2012(given)
-        return replaced(TAUGHT[given.net].recipe(), given)
+        return replaced(NETS[given.net].recipe(), given)
     if given.recipe not in RECIPES:
         raise InputError(f"--recipe {given.recipe}: must be one of {', '.join(RECIPES)}")
     return replaced(RECIPES[given.recipe]().varied(*variants(given)), given)
@@ -128,10 +128,10 @@ def replaced(named: Recipe, given: Namespace) -> Recipe:
 def settings(given: Namespace) -> Settings:
     same_name = {field.name for field in dataclasses.fields(Settings)} & vars(given).keys() - {"recipe"}
     asked = {name: getattr(given, name) for name in same_name}
-    taught = TAUGHT.get(given.net)
+    definition = NETS.get(given.net)
     for name, usual in (("schedule", "steps"), ("early_stop", None), ("val_fraction", None)):
         if asked[name] is None:
-            asked[name] = getattr(taught, name) if taught else usual
+            asked[name] = getattr(definition, name) if definition else usual
     return Settings(recipe=recipe(given), variants=variants(given), **asked)
 
 
@@ -140,7 +140,7 @@ def describe_net(asked: Settings) -> None:
     recipe, unnamed = asked.recipe, asked.data == flags().get_default("data")
     classes = IMAGENET_CLASSES if unnamed else len(open_dataset(asked.data, "val").classes)
     title = ", ".join([f"recipe {recipe.name}", *asked.variants, f"width {recipe.width:g}", f"{classes} classes"])
-    numbers = describe(recipe, classes) if recipe.net == "2012" else describe_taught(recipe, classes)
+    numbers = describe(recipe, classes) if recipe.net == "2012" else describe_reference(recipe, classes)
     Console().print(layer_table(title, numbers))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from alexnet2012 import paper_recipe, source_recipe
 from alexnet2012.errors import InputError
-from alexnet2012.network.taught import TAUGHT
+from alexnet2012.network.reference import NETS
 from alexnet2012.recipe import LAYERS, VARIANTS, Recipe
 
 DIFFERENCES = {  # reference: what S #145 does otherwise than P
@@ -118,8 +118,8 @@ def test_where_towers_meet() -> None:
     assert meetings(paper_recipe().varied("one-tower")) == []
 
 
-def test_a_taught_nets_description_leaves_out_what_it_does_not_read() -> None:
-    fields = TAUGHT["lenet"].recipe().described()
+def test_a_reference_nets_description_leaves_out_what_it_does_not_read() -> None:
+    fields = NETS["lenet"].recipe().described()
     assert "kernels" not in fields
     assert (fields["net"], fields["optimizer"], fields["image_size"]) == ("lenet", "sgd", 28)
     assert paper_recipe().described() == dataclasses.asdict(paper_recipe())

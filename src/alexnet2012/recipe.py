@@ -25,7 +25,7 @@ LAYERS = CONVOLUTIONS + FULLY_CONNECTED
 class NetworkRecipe:
     """The net. Tuples over layers run in the order of ``LAYERS``; counts are per tower, before ``width``."""
 
-    net: str = "2012"  # or one of network/taught, which reads none of the fields below but ``towers``
+    net: str = "2012"  # or one of network/reference, which reads none of the fields below but ``towers``
     towers: int = 2  # P §3.5
     kernels: tuple[int, ...] = (48, 128, 192, 192, 128)  # conv1..conv5, P §3.5
     kernel_sizes: tuple[int, ...] = (11, 5, 3, 3, 3)  # pixels, P §3.5
@@ -169,7 +169,7 @@ class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
         ImageRecipe.__post_init__(self)
 
     def described(self) -> dict[str, Any]:
-        """The fields by name; of a taught net those alone that it reads."""
+        """The fields by name; of a reference net those alone that it reads."""
         of_net = {field.name for field in dataclasses.fields(NetworkRecipe)} - {"net", "towers"}
         unread = set() if self.net == "2012" else of_net
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in unread}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from alexnet2012 import AlexNet, Recipe, load_checkpoint, paper_recipe, source_recipe
 from alexnet2012.data import Dataset, open_dataset
 from alexnet2012.errors import InputError
-from alexnet2012.network.taught import TAUGHT
+from alexnet2012.network.reference import NETS
 from alexnet2012.trained.exports import (
     check_onnx,
     onnx_difference,
@@ -157,7 +157,7 @@ def test_weights_that_do_not_fit_are_named(path: Path, tmp_path: Path) -> None:
 
 def test_nets_without_a_grouped_form_are_refused() -> None:
     with pytest.raises(InputError, match="lenet: a net without towers"):
-        groups(TAUGHT["lenet"].recipe())
+        groups(NETS["lenet"].recipe())
     with pytest.raises(InputError, match="fc6, fc7"):
         groups(paper_recipe().varied("no-exchange"))
 

@@ -231,7 +231,7 @@ def test_the_last_change_is_what_a_step_added(optimizer: str, momentum: float) -
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_the_taught_rule_is_torchs_and_its_velocity_is_kept(momentum: float) -> None:
+def test_the_torch_rule_is_torchs_and_its_velocity_is_kept(momentum: float) -> None:
     recipe = paper_recipe(optimizer="sgd", momentum=momentum, weight_decay=0.0, lr=0.1, bias_lr=0.1)
     ours, theirs, resumed = (torch.nn.Linear(3, 2) for _ in range(3))
     theirs.load_state_dict(ours.state_dict())

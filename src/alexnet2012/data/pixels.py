@@ -35,7 +35,7 @@ def open_image(encoded: bytes) -> Image.Image:
 def decode(encoded: bytes, side: int = SIDE) -> NDArray[np.uint8]:
     """Decode strictly to RGB (256, 256, 3): the central square at the resolution where the shorter side is 256 (P §2).
 
-    Nets that others teach take another ``side``. EXIF orientation is ignored, as in 2012. Raises an exception of
+    Reference nets take another ``side``. EXIF orientation is ignored, as in 2012. Raises an exception of
     Pillow for bytes that are no whole image.
     """
     with open_image(encoded) as image:

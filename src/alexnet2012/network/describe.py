@@ -1,4 +1,4 @@
-"""A net in numbers, layer by layer: the 2012 net from its recipe alone (P §3.5), a taught one from its modules."""
+"""A net in numbers, layer by layer: the 2012 net from its recipe alone (P §3.5), a reference net from its modules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from alexnet2012.network.taught import TaughtNet
+from alexnet2012.network.reference import ReferenceNet
 from alexnet2012.recipe import CONVOLUTIONS, LAYERS, Recipe
 
 
@@ -76,10 +76,10 @@ def normalised(recipe: Recipe, layer: str) -> int:
     return {"conv1": 1, "conv2": 1 + recipe.in_map_norm}.get(layer, 0)
 
 
-def describe_taught(recipe: Recipe, classes: int) -> list[LayerNumbers]:
-    """The same of a taught net, as one image passes through it."""
+def describe_reference(recipe: Recipe, classes: int) -> list[LayerNumbers]:
+    """The same of a reference net, as one image passes through it."""
     with torch.device("meta"):
-        net = TaughtNet(recipe, classes).eval()
+        net = ReferenceNet(recipe, classes).eval()
         x = torch.empty(1, recipe.channels, recipe.crop_size, recipe.crop_size)
     found: list[LayerNumbers] = []
     for name, module in net.named_children():

@@ -21,7 +21,7 @@ from alexnet2012.evaluation.crops import CROPS
 from alexnet2012.evaluation.evaluate import evaluating, softmax_outputs
 from alexnet2012.network import AlexNet
 from alexnet2012.network.exchange import Exchange
-from alexnet2012.network.taught import TaughtNet
+from alexnet2012.network.reference import ReferenceNet
 from alexnet2012.recipe import Recipe
 from alexnet2012.training import checkpoint
 
@@ -37,7 +37,7 @@ class Guess(NamedTuple):
 
 
 class Answers:
-    """What a net with a checkpoint's weights is asked: a mixin of ``AlexNet`` and of the nets that others teach."""
+    """What a net with a checkpoint's weights is asked: a mixin of ``AlexNet`` and of the reference nets."""
 
     recipe: Recipe
     classes: int
@@ -108,8 +108,8 @@ class TrainedAlexNet(Answers, AlexNet):
         """Nothing to draw: the weights come from the checkpoint."""
 
 
-class TrainedTaughtNet(Answers, TaughtNet):
-    """The same of a net that others teach."""
+class TrainedReferenceNet(Answers, ReferenceNet):
+    """The same of a reference net."""
 
     def __init__(self, saved: dict[str, Any]) -> None:
         super().__init__(checkpoint.recipe_in(saved), saved["classes"])
@@ -117,10 +117,10 @@ class TrainedTaughtNet(Answers, TaughtNet):
 
 
 def trained_net(saved: dict[str, Any], exchange: Exchange | None) -> TrainedAlexNet:
-    """The net of ``saved``; a taught one offers all of it that evaluation and figures use."""
+    """The net of ``saved``; a reference net offers all of it that evaluation and figures use."""
     if checkpoint.recipe_in(saved).net == "2012":
         return TrainedAlexNet(saved, exchange)
-    return cast(TrainedAlexNet, TrainedTaughtNet(saved))
+    return cast(TrainedAlexNet, TrainedReferenceNet(saved))
 
 
 def square_pixels(picture: Picture, side: int = SIDE) -> NDArray[np.uint8]:

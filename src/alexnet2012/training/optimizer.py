@@ -76,7 +76,7 @@ class PaperSGD(torch.optim.Optimizer):
         return self.velocity(weight)
 
 
-class TaughtSGD(torch.optim.SGD):
+class TorchSGD(torch.optim.SGD):
     """``torch.optim.SGD``, with its momentum buffers by the name that checkpoints use."""
 
     def velocity(self, weight: Tensor) -> Tensor:
@@ -87,14 +87,14 @@ class TaughtSGD(torch.optim.SGD):
         return state["momentum_buffer"]
 
     def last_change(self, weight: Tensor) -> Tensor:
-        """What the last step added to ``weight``, but for weight decay without momentum, which no taught net has."""
+        """What the last step added to ``weight``, but for weight decay without momentum, which no reference net has."""
         group = next(group for group in self.param_groups if any(weight is one for one in group["params"]))
         return -group["lr"] * (self.velocity(weight) if group["momentum"] else weight.grad)
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe) -> PaperSGD:
     """The rule that ``recipe.optimizer`` names."""
-    rule = PaperSGD if recipe.optimizer == "paper" else TaughtSGD
+    rule = PaperSGD if recipe.optimizer == "paper" else TorchSGD
     return cast(PaperSGD, rule(parameter_groups(net, recipe), recipe.lr, recipe.momentum))
 
 

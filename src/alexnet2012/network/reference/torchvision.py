@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from alexnet2012.network.taught.d2l import Layers
+from alexnet2012.network.reference.d2l import Layers
 from alexnet2012.recipe import Recipe
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of pixels in 0..1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from alexnet2012.network.taught.d2l import Layers, draw, taught_recipe
+from alexnet2012.network.reference.d2l import Layers, book_recipe, draw
 from alexnet2012.recipe import Recipe
 
 __all__ = ["draw", "layers", "recipe", "relu_layers", "relu_recipe"]
@@ -12,12 +12,12 @@ __all__ = ["draw", "layers", "recipe", "relu_layers", "relu_recipe"]
 
 def recipe() -> Recipe:
     """The book's: SGD 0.1, batches of 128, 10 epochs, 28x28."""
-    return taught_recipe("lenet", size=28, lr=0.1)
+    return book_recipe("lenet", size=28, lr=0.1)
 
 
 def relu_recipe() -> Recipe:
     """The same training."""
-    return taught_recipe("lenet-relu", size=28, lr=0.1)
+    return book_recipe("lenet-relu", size=28, lr=0.1)
 
 
 def layers(classes: int) -> Layers:

@@ -1,4 +1,4 @@
-"""The nets that others teach: their parameters by hand, their first weights, their masks."""
+"""The reference nets: their parameters by hand, their first weights, their masks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torchvision.models import alexnet
 
 from alexnet2012.core.random_streams import Purpose, torch_seed
 from alexnet2012.network.build import build_net
-from alexnet2012.network.describe import describe_taught
-from alexnet2012.network.taught import TAUGHT, TaughtNet
+from alexnet2012.network.describe import describe_reference
+from alexnet2012.network.reference import NETS, ReferenceNet
 
 PARAMETERS = {  # kernels x inputs x area + biases
     "d2l": 96 * 121 + 96 + 256 * 96 * 25 + 256 + 384 * 256 * 9 + 384 + 384 * 384 * 9 + 384 + 256 * 384 * 9 + 256
@@ -20,25 +20,25 @@ PARAMETERS = {  # kernels x inputs x area + biases
 PARAMETERS["lenet-relu"] = PARAMETERS["lenet"]
 
 
-def small(name: str) -> tuple[TaughtNet, torch.Tensor]:
-    recipe = TAUGHT[name].recipe()
+def small(name: str) -> tuple[ReferenceNet, torch.Tensor]:
+    recipe = NETS[name].recipe()
     size = (2, recipe.channels, recipe.crop_size, recipe.crop_size)
-    return TaughtNet(recipe, 10, seed=3), torch.randn(size, generator=torch.Generator().manual_seed(0))
+    return ReferenceNet(recipe, 10, seed=3), torch.randn(size, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", TAUGHT)
+@pytest.mark.parametrize("name", NETS)
 def test_the_numbers_of_its_layers(name: str) -> None:
-    layers = describe_taught(TAUGHT[name].recipe(), 10)
+    layers = describe_reference(NETS[name].recipe(), 10)
     assert sum(layer.parameters for layer in layers) == PARAMETERS[name]
     assert layers[-1].shapes == ((10,),)
     with torch.device("meta"):
-        net = TaughtNet(TAUGHT[name].recipe(), 10)
+        net = ReferenceNet(NETS[name].recipe(), 10)
     assert sum(weight.numel() for weight in net.parameters()) == PARAMETERS[name]
     assert net.layers == tuple(layer.layer for layer in layers)
 
 
 def test_the_shapes_that_padding_1_gives() -> None:
-    shapes = {layer.layer: layer.shapes for layer in describe_taught(TAUGHT["d2l"].recipe(), 10)}
+    shapes = {layer.layer: layer.shapes for layer in describe_reference(NETS["d2l"].recipe(), 10)}
     assert shapes["conv1"] == ((96, 54, 54), (96, 26, 26))
     assert shapes["conv5"] == ((256, 12, 12), (256, 5, 5))
 
@@ -49,7 +49,7 @@ def test_weights_are_those_of_the_seed_and_leave_the_global_generator_alone(name
     one, same = (small(name)[0] for _ in range(2))
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
-    other = TaughtNet(TAUGHT[name].recipe(), 10, seed=4)
+    other = ReferenceNet(NETS[name].recipe(), 10, seed=4)
     assert not torch.equal(one.conv1.weight, other.conv1.weight)
 
 
@@ -86,6 +86,6 @@ def test_torchvisions_net_is_torchvisions() -> None:
 
 
 def test_a_recipe_builds_its_net() -> None:
-    net = build_net(TAUGHT["lenet"].recipe(), 7, seed=1)
-    assert isinstance(net, TaughtNet)
+    net = build_net(NETS["lenet"].recipe(), 7, seed=1)
+    assert isinstance(net, ReferenceNet)
     assert net.classes == net.fc8.out_features == 7

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from alexnet2012.core.random_streams import Purpose, torch_seed
-from alexnet2012.network.taught import d2l, lenet, torchvision
+from alexnet2012.network.reference import d2l, lenet, torchvision
 from alexnet2012.recipe import LAYERS, Recipe
 
 
 @dataclass(frozen=True)
-class Taught:
-    """A net others teach, and how they train it."""
+class Definition:
+    """A reference net, and how its authors train it."""
 
     recipe: Callable[[], Recipe]
     layers: Callable[[int], d2l.Layers]  # of so many classes, by name; conv1 to fc8 are the layers with weights
@@ -26,16 +26,16 @@ class Taught:
     val_fraction: float | None = None  # of the training images
 
 
-TAUGHT = {
-    "d2l": Taught(d2l.recipe, d2l.layers, d2l.draw),
-    "lenet": Taught(lenet.recipe, lenet.layers, lenet.draw),
-    "lenet-relu": Taught(lenet.relu_recipe, lenet.relu_layers, lenet.draw),
-    "torchvision": Taught(torchvision.recipe, torchvision.layers, torchvision.draw, "plateau", 7, 0.2),
+NETS = {
+    "d2l": Definition(d2l.recipe, d2l.layers, d2l.draw),
+    "lenet": Definition(lenet.recipe, lenet.layers, lenet.draw),
+    "lenet-relu": Definition(lenet.relu_recipe, lenet.relu_layers, lenet.draw),
+    "torchvision": Definition(torchvision.recipe, torchvision.layers, torchvision.draw, "plateau", 7, 0.2),
 }
 
 
-class TaughtNet(nn.Module):
-    """The net ``recipe.net`` of ``TAUGHT``, one tower, its weights drawn from ``seed``.
+class ReferenceNet(nn.Module):
+    """The net ``recipe.net`` of ``NETS``, one tower, its weights drawn from ``seed``.
 
     Takes images (n, channels, size, size) as its recipe says, gives logits (n, classes).
     """
@@ -44,12 +44,12 @@ class TaughtNet(nn.Module):
         super().__init__()
         self.recipe, self.classes, self.seed = recipe, classes, seed
         self.passes = 0  # training passes so far, as in AlexNet
-        taught = TAUGHT[recipe.net]
+        definition = NETS[recipe.net]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(Purpose.REFERENCE_WEIGHTS, seed))
-            for name, module in taught.layers(classes):
+            for name, module in definition.layers(classes):
                 self.add_module(name, module)
-            self.apply(taught.draw)
+            self.apply(definition.draw)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ class TaughtNet(nn.Module):
         return tuple(name for name, _ in self.named_children() if name in LAYERS)
 
     @property
-    def held(self) -> list[TaughtNet]:
+    def held(self) -> list[ReferenceNet]:
         """The towers that live in this process: itself."""
         return [self]
 
@@ -65,7 +65,7 @@ class TaughtNet(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def place(self, devices: Sequence[torch.device | str]) -> TaughtNet:
+    def place(self, devices: Sequence[torch.device | str]) -> ReferenceNet:
         """Put it on the first of ``devices``."""
         return self.to(devices[0])
 

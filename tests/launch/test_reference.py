@@ -1,4 +1,4 @@
-"""Nets that others teach, trained by the same command."""
+"""Reference nets, trained by the same command."""
 
 from __future__ import annotations
 

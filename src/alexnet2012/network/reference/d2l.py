@@ -18,10 +18,10 @@ Layers = Iterator[tuple[str, nn.Module]]
 
 def recipe() -> Recipe:
     """The book's: SGD 0.01, batches of 128, 10 epochs, 28x28 resized to 224."""
-    return taught_recipe("d2l", size=224, lr=0.01)
+    return book_recipe("d2l", size=224, lr=0.01)
 
 
-def taught_recipe(net: str, size: int, lr: float) -> Recipe:
+def book_recipe(net: str, size: int, lr: float) -> Recipe:
     """What the book's nets share: grey images of ``size`` pixels in 0..1, as they are; SGD without more."""
     return Recipe(
         name=net, net=net, towers=1, optimizer="sgd", batch_size=128, epochs=10, lr=lr, bias_lr=lr,
