@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet2012.data.class_names import in_words
 from alexnet2012.data.statistics import Statistics, measure
 from alexnet2012.errors import InputError
 
@@ -90,25 +91,25 @@ class ArrayDataset(Dataset):
 
 
 class TreeDataset(Dataset):
-    """Images in ``directory/<class>/``, sorted by class, then by name.
+    """Images in ``directory/<folder>/``, a folder a class, sorted by folder, then by name; classes are in words.
 
     File names are one string of bytes with an array of their ends: 1.28 million take 50 MB.
     """
 
-    def __init__(self, directory: Path, classes: list[str], training: Callable[[], Dataset] | None) -> None:
+    def __init__(self, directory: Path, folders: list[str], training: Callable[[], Dataset] | None) -> None:
         joined, lengths, counts = [], [0], []
-        for name in classes:
+        for name in folders:
             files = _image_names(directory / name)
             joined.append(b"".join(files))
             lengths.extend(map(len, files))
             counts.append(len(files))
-        super().__init__(np.repeat(np.arange(len(classes)), counts), classes, training)
-        self.directory, self._names, self._ends = directory, b"".join(joined), np.cumsum(lengths)
+        super().__init__(np.repeat(np.arange(len(folders)), counts), in_words(folders), training)
+        self.folders, self.directory, self._names, self._ends = folders, directory, b"".join(joined), np.cumsum(lengths)
 
     def path(self, index: int) -> Path:
         """Where image ``index`` lies."""
         name = self._names[self._ends[index] : self._ends[index + 1]]
-        return self.directory / self.classes[self.labels[index]] / os.fsdecode(name)
+        return self.directory / self.folders[self.labels[index]] / os.fsdecode(name)
 
     def encoded(self, index: int) -> bytes:
         try:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from scipy.io import loadmat
 
+from alexnet2012.data.class_names import in_words
 from alexnet2012.errors import InputError
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
@@ -68,7 +69,7 @@ class Source:
     directory: Path
     images: dict[str, list[File]]  # by split: train, val
     wnids: list[str]  # sorted: a label is an index into them
-    words: list[str]  # of each class; the wnid itself where the source has none
+    words: list[str]  # of each class: the source's, else those of ILSVRC-2012, else the wnid itself
 
     @property
     def archives(self) -> list[Path]:
@@ -116,7 +117,7 @@ def open_source(directory: str | Path) -> Source:
     images = {"train": _in_order(train), "val": _in_order(val)}
     if empty := [split for split in images if not images[split]]:
         raise InputError(f"{directory}: has no {empty[0]} images (.JPEG, .jpg, .png)")
-    return Source(directory, images, wnids, [truth.words.get(wnid, wnid) for wnid in wnids])
+    return Source(directory, images, wnids, in_words(truth.words.get(wnid, wnid) for wnid in wnids))
 
 
 def md5(path: Path) -> str:

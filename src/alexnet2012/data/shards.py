@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from alexnet2012.data.class_names import in_words
 from alexnet2012.data.dataset import Dataset
 from alexnet2012.data.statistics import Statistics
 from alexnet2012.errors import InputError
@@ -109,7 +110,7 @@ class ShardDataset(Dataset):
             _check_size(shard, size)
         self.index = _open_index(self.directory / f"{split}-index.npy", description["images"])
         self._open = lru_cache(OPEN_SHARDS)(_Shard)
-        words = [entry["words"] for entry in read_json(self.directory / "classes.json")]
+        words = in_words(entry["words"] for entry in read_json(self.directory / "classes.json"))
         if len(words) != manifest["settings"]["classes"]:
             found, expected = len(words), manifest["settings"]["classes"]
             raise InputError(f"{self.directory / 'classes.json'}: {found} classes, not {expected}; {ADVICE}")

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from alexnet2012.data import Dataset
+from alexnet2012.data.class_names import in_words
 from alexnet2012.data.pixels import SIDE, decode
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation.crops import CROPS
@@ -44,7 +45,7 @@ class Answers:
 
     def take(self: Any, saved: dict[str, Any]) -> None:
         """Its weights, ``class_names`` and ``statistics`` from ``saved``, what ``training.checkpoint.load`` gives."""
-        self.class_names = saved["class_names"]
+        self.class_names = in_words(saved["class_names"])
         self.statistics = checkpoint.statistics_in(saved)
         self.load_state_dict({name: saved["weights"][name] for name in self.state_dict()})
         self.eval()
