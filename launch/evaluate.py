@@ -73,9 +73,12 @@ def run(given: Namespace) -> None:
         agree(layout, lambda: check(given, layout))
         dataset = open_dataset(given.data, given.split)
         nets = [load_in(layout, path) for path in given.checkpoints]
+        crops = given.crops if any(net.recipe.augmented for net in nets) else 1
         if layout.first:
             announce(given, layout, nets)
-        passage = Passage(given.crops, given.batch_size, given.loader, given.workers)
+            if crops < given.crops:
+                print("crops    1: trained without crops and reflections, a net has one view of an image", flush=True)
+        passage = Passage(crops, given.batch_size, given.loader, given.workers)
         statistics = [net.statistics for net in nets]
         with naming_lost_ranks(layout.heartbeat), progress("images", len(dataset), layout.first) as done:
             assessment = assess(nets, statistics, given.weights, layout, dataset, passage, done)

@@ -148,6 +148,11 @@ class ImageRecipe:
     pixel_scale: tuple[float, ...] = (1.0,)  # every pixel is divided by it
 
     @property
+    def augmented(self) -> bool:
+        """Whether training crops or reflects images: a net trained without has one view of a test image."""
+        return self.crop_offsets > 1 or self.reflect > 0
+
+    @property
     def uses_statistics(self) -> bool:
         """Whether anything of the training set must be measured first."""
         return self.mean_subtracted or self.color_noise > 0

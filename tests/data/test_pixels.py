@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet2012.data.pixels import central_square, cut, decode, finish
+from alexnet2012.data.pixels import central_square, cut, decode, finish, scaled
 from alexnet2012.data.plan import Views
+from alexnet2012.network.reference import NETS
 from alexnet2012.recipe import paper_recipe, source_recipe
 
 DRAWS = np.random.default_rng(0)
@@ -120,3 +121,11 @@ def test_the_sources_mean_is_its_centre_whatever_the_crop():
     finished = finish(torch.zeros(4, 3, 224, 224), views(4), torch.from_numpy(mean), source_recipe())
     for crop in finished:
         assert np.array_equal(crop.permute(1, 2, 0).numpy(), -mean[16:240, 16:240])
+
+
+def test_one_channel_is_the_luminance_and_of_grey_exactly_the_grey() -> None:
+    recipe = NETS["lenet"].recipe()
+    colors = torch.tensor([[200.0, 30, 90], [77, 77, 77]]).reshape(2, 3, 1, 1)
+    colored, grey = scaled(colors, recipe).flatten().tolist()
+    assert colored == pytest.approx((0.299 * 200 + 0.587 * 30 + 0.114 * 90) / 255)
+    assert grey == np.float32(77) / np.float32(255)

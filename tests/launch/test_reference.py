@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from running import TRAIN, here, losses, rows
+from running import ROOT, TRAIN, here, losses, rows
 
+from alexnet2012.data import open_dataset
 from alexnet2012.trained import load_checkpoint
 from alexnet2012.training import checkpoint
 
+EVALUATE = ROOT / "launch" / "evaluate.py"
 LENET = ("--net", "lenet-relu", "--data", "sample", "--loader", "torch", "--workers", "1", "--log-every", "1")
 
 
@@ -49,8 +53,23 @@ def test_a_run_of_lenet_resumes_exactly_and_is_evaluated(tmp_path: Path) -> None
     assert all(torch.equal(weight, resumed["weights"][name]) for name, weight in saved["weights"].items())
 
     net = load_checkpoint(whole / "checkpoints" / "last.pt", "cpu")
-    ((best,),) = net.predict(Image.new("L", (28, 28), 90), top=1)
+    picture = Image.open(io.BytesIO(open_dataset("sample", "val")[0][0]))
+    ((best,),) = net.predict(picture, top=1)
     assert best.name in net.class_names
+    assert net.predict(picture) == net.predict(picture, crops=1)
+
+
+def test_a_net_trained_without_crops_is_asked_with_its_one_view(tmp_path: Path) -> None:
+    assert here(TRAIN, *LENET, "--out", tmp_path / "run", "--max-steps", 1).code == 0
+    errors = {}
+    for crops in (1, 10):
+        net, file = tmp_path / "run" / "checkpoints" / "last.pt", tmp_path / f"{crops}.json"
+        ended = here(EVALUATE, net, "--data", "sample", "--crops", crops, "--loader", "torch", "--json", file)
+        assert (ended.code, ended.err) == (0, "")
+        assert ("crops    1: trained without crops" in ended.out) == (crops == 10)
+        errors[crops] = json.loads(file.read_text())
+    assert errors[10] == errors[1]
+    assert errors[10]["crops"] == 1
 
 
 def test_early_stopping_ends_a_run_for_good(tree: Path, tmp_path: Path) -> None:

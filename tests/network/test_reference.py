@@ -58,7 +58,28 @@ def test_xaviers_deviation() -> None:
     assert weight.std().item() == pytest.approx((2 / (400 + 120)) ** 0.5, rel=0.02)
 
 
-def test_masks_follow_from_the_step_and_rescale() -> None:
+@pytest.mark.parametrize("name", ["lenet-relu", "d2l"])
+def test_two_replicas_draw_the_masks_of_one_process(name: str) -> None:
+    net, images = small(name)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        whole = net(images, 5)
+        torch.manual_seed(2)
+        halves = torch.cat([net(images[row : row + 1], 5, row) for row in (0, 1)])
+    torch.testing.assert_close(halves, whole)
+
+
+def test_dropout_drops_half_and_doubles_the_rest() -> None:
+    net, _ = small("lenet-relu")
+    images = torch.randn(64, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    trained = net(images, 5, return_features=True)[1]["fc6"]
+    tested = net.eval()(images, return_features=True)[1]["fc6"]
+    kept = trained != 0
+    torch.testing.assert_close(trained[kept], 2 * tested[kept])
+    assert kept[tested > 0].float().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_masks_follow_from_the_step_and_the_row() -> None:
     net, images = small("lenet-relu")
     with torch.no_grad():
         first, again, later, other_rows = (net(images, step, row) for step, row in ((5, 0), (5, 0), (6, 0), (5, 2)))

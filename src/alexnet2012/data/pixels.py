@@ -137,9 +137,15 @@ def finish(images: Tensor, views: Views, mean: Tensor, recipe: ImageRecipe) -> T
 
 
 def scaled(images: Tensor, recipe: ImageRecipe) -> Tensor:
-    """RGB pixels (n, 3, h, w) of 0..255 as a net without a mean image reads them: its channels, offset and scale."""
+    """RGB pixels (n, 3, h, w) of 0..255 as a net without a mean image reads them: its channels, offset and scale.
+
+    One channel is the luminance (ITU-R BT.601), and of a grey image exactly its grey.
+    """
+    if recipe.channels == 1:
+        red, green, blue = images.split(1, dim=1)
+        images = red + 0.587 * (green - red) + 0.114 * (blue - red)  # 0.299 of red remains
     offset, scale = (images.new_tensor(value)[:, None, None] for value in (recipe.pixel_offset, recipe.pixel_scale))
-    return (images[:, : recipe.channels] - offset) / scale
+    return (images - offset) / scale
 
 
 def _mean_under(views: Views, mean: Tensor, size: int) -> Tensor:

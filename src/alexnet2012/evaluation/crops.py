@@ -14,10 +14,13 @@ CENTRE = {1: 0, 10: 4}  # by number of crops: which of them is the centre one
 
 
 def crop_offsets(recipe: ImageRecipe, crops: int) -> list[tuple[int, int, bool]]:
-    """(top, left, reflected) of each view: the centre; or corners and centre, then their reflections (P §4.1)."""
+    """(top, left, reflected) of each view: the centre; or corners and centre, then their reflections (P §4.1).
+
+    A net trained without crops and reflections has the centre alone.
+    """
     edge = recipe.image_size - recipe.crop_size
     centre = (edge // 2, edge // 2)
-    if crops == 1:
+    if crops == 1 or not recipe.augmented:
         return [(*centre, False)]
     five = [(0, 0), (0, edge), (edge, 0), (edge, edge), centre]
     return [(*offset, reflected) for reflected in (False, True) for offset in five]

@@ -55,7 +55,7 @@ def softmax_outputs(net: AlexNet, images: Tensor, mean: Tensor, crops: int) -> T
     First the softmax outputs averaged over the crops (P §4.1), then those of the centre crop alone.
     """
     of_views = torch.stack([softmax(net(view)) for view in views(images, mean, net.recipe, crops)])
-    return torch.stack([of_views.mean(0), of_views[CENTRE[crops]]])
+    return torch.stack([of_views.mean(0), of_views[CENTRE[len(of_views)]]])
 
 
 def replica_images(layout: Layout, dataset: Dataset, recipe: ImageRecipe, passage: Passage) -> Iterator[Tensor]:

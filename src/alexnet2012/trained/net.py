@@ -65,8 +65,8 @@ class Answers:
         """The ``top`` most probable classes of each image, the most probable first, as (name, probability).
 
         Images are PIL images or paths, many or one. Softmax outputs are averaged over ten ``crops`` (P §4.1), or are
-        of the centre crop with ``crops=1``. Raises InputError naming a file that is no image, TypeError for what is
-        neither path nor PIL image.
+        of the centre crop with ``crops=1`` and where the net was trained without crops and reflections. Raises
+        InputError naming a file that is no image, TypeError for what is neither path nor PIL image.
         """
         if crops not in CROPS:
             raise ValueError(f"crops={crops}: must be one of {CROPS}")

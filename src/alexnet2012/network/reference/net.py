@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet2012.core.random_streams import Purpose, torch_seed
+from alexnet2012.network.dropout import Draw, dropout_mask
 from alexnet2012.network.reference import d2l, lenet, torchvision
 from alexnet2012.recipe import LAYERS, Recipe
 
@@ -72,17 +72,27 @@ class ReferenceNet(nn.Module):
     def forward(
         self, images: Tensor, step: int | Tensor | None = None, first_row: int = 0, return_features: bool = False
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """As ``AlexNet.forward``. Dropout's masks follow from (seed, step, first_row), so a run resumes exactly."""
-        if self.training:
-            self.seed_masks(self.passes if step is None else int(step), first_row)
+        """As ``AlexNet.forward``."""
+        draw = self.next_draw(step, first_row) if self.training else None
         x, layer, features = images.to(self.device), "", {}
         for name, module in self.named_children():
-            x = module(x)
+            x = drop(x, draw, layer, module.p) if isinstance(module, nn.Dropout) else module(x)
             layer = name if name in LAYERS else layer
             features[layer] = x
         return (x, features) if return_features else x
 
-    def seed_masks(self, step: int, first_row: int) -> None:
-        self.passes += 1
-        words = hashlib.blake2b(f"{self.seed} {step} {first_row}".encode(), digest_size=8).digest()
-        torch.manual_seed(int.from_bytes(words, "big"))
+    def next_draw(self, step: int | Tensor | None, first_row: int) -> Draw:
+        if step is None:
+            step = self.passes
+            self.passes += 1
+        return Draw(self.seed, step, first_row)
+
+
+def drop(x: Tensor, draw: Draw | None, layer: str, share: float) -> Tensor:
+    """Dropout of (rows, units) behind ``layer``, rescaled in training; the masks are those of the 2012 net.
+
+    ``nn.Dropout`` draws its masks from a stream that neither layouts nor resumed runs share.
+    """
+    if draw is None:
+        return x
+    return x * dropout_mask(draw, 0, layer, x.shape, share, x.device) / (1 - share)
