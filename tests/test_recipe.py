@@ -126,5 +126,5 @@ def test_a_reference_nets_description_leaves_out_what_it_does_not_read() -> None
 
 
 def test_statistics_are_those_of_256_pixels() -> None:
-    with pytest.raises(InputError, match="image_size 224"):
-        paper_recipe(image_size=224)
+    with pytest.raises(InputError, match="image_size 512"):
+        paper_recipe(image_size=512)

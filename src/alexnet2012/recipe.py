@@ -158,8 +158,8 @@ class ImageRecipe:
         return self.mean_subtracted or self.color_noise > 0
 
     def __post_init__(self) -> None:
-        if self.uses_statistics and self.image_size != ImageRecipe.image_size:
-            raise InputError(f"image_size {self.image_size}: mean image and colours are those of 256x256 images")
+        if self.uses_statistics and self.image_size > ImageRecipe.image_size:
+            raise InputError(f"image_size {self.image_size}: sums for the mean image are exact up to 256 pixels")
 
 
 @dataclass(frozen=True)

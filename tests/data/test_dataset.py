@@ -49,6 +49,15 @@ def test_a_tree_is_sorted_by_class_then_name(tmp_path):
     assert not train.square256
 
 
+def test_a_test_folder_is_taken_where_there_is_no_val(tmp_path):
+    files = ["train/b/2.png", "train/a/x.png", "test/a/v.png", "test/b/v.png"]
+    data = tree(tmp_path / "data", files)
+    assert open_dataset(data, "val").name(1) == str(data / "test" / "b" / "v.png")
+    assert "class c is in test/ but not in train/" in refusal(tree(tmp_path / "other", [*files, "test/c/1.png"]))
+    both = tree(tmp_path / "both", [*files, "val/a/1.png", "val/b/1.png"])
+    assert len(open_dataset(both, "val")) == 2 and open_dataset(both, "val")[0][0] == b"val/a/1.png"
+
+
 def test_names_that_are_no_text_are_read(tmp_path):
     tree(tmp_path, GOOD)
     strange = os.fsdecode(b"\xff\xfe.jpg")

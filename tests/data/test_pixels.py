@@ -8,8 +8,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet2012.data.pixels import central_square, cut, decode, finish, scaled
+from alexnet2012.data.dataset import ArrayDataset
+from alexnet2012.data.pixels import central_square, cut, decode, finish, load, scaled
 from alexnet2012.data.plan import Views
+from alexnet2012.data.statistics import Statistics
 from alexnet2012.network.reference import NETS
 from alexnet2012.recipe import paper_recipe, source_recipe
 
@@ -121,6 +123,22 @@ def test_the_sources_mean_is_its_centre_whatever_the_crop():
     finished = finish(torch.zeros(4, 3, 224, 224), views(4), torch.from_numpy(mean), source_recipe())
     for crop in finished:
         assert np.array_equal(crop.permute(1, 2, 0).numpy(), -mean[16:240, 16:240])
+
+
+def test_small_images_are_decoded_once_and_larger_ones_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = DRAWS.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    dataset = ArrayDataset(pixels, np.array([2, 0, 1]), ["a", "b", "c"], "memory", None)
+    read: list[int] = []
+    encoded = ArrayDataset.encoded
+    monkeypatch.setattr(ArrayDataset, "encoded", lambda self, index: read.append(index) or encoded(self, index))
+    for _ in range(2):
+        for index in (1, 2):
+            found, label = load(dataset, index, 32)
+            assert np.array_equal(found, pixels[index]) and label == [2, 0, 1][index]
+    assert load(dataset.with_statistics(Statistics.none()), 1, 32)[1] == 0 and read == [1, 2]
+    for _ in range(2):
+        assert load(dataset, 1, 96)[0].shape == (96, 96, 3)
+    assert read == [1, 2, 1, 1]
 
 
 def test_one_channel_is_the_luminance_and_of_grey_exactly_the_grey() -> None:

@@ -29,6 +29,17 @@ def test_statistics_are_those_of_plain_numpy():
     assert np.allclose(found.color_axes @ found.color_axes.T, expected, rtol=1e-9)
 
 
+def test_statistics_at_another_side():
+    dataset = colored(5)
+    images = np.stack([decode(dataset[i][0], 32) for i in range(5)])
+    parts = Sums()
+    for start, stop in ((0, 2), (2, 2), (2, 5)):
+        parts.merge(measure(dataset, start, stop, side=32))
+    found = parts.statistics()
+    assert np.abs(found.mean - images.mean(0, dtype=np.float64)).max() < 1e-9
+    assert np.abs(found.covariance / np.cov(images.reshape(-1, 3).T.astype(np.float64), bias=True) - 1).max() < 1e-9
+
+
 def test_parts_merge_to_the_whole_exactly(tmp_path):
     dataset = colored(9)
     whole = measure(dataset, workers=1)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet2012.data.class_names import in_words
+from alexnet2012.data.pixels import HELD_BYTES, HELD_SIDE, HeldImages
 from alexnet2012.data.statistics import Statistics, measure
 from alexnet2012.errors import InputError
 
@@ -36,6 +37,7 @@ class Dataset(ABC):
         """``training`` opens the training split; None when this is it."""
         self.labels, self.classes, self._training = labels, classes, training
         self._statistics: Statistics | None = None
+        self._held: dict[int, HeldImages] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,6 +61,14 @@ class Dataset(ABC):
             training = self._training() if self._training else self
             self._statistics = measure(training).statistics()
         return self._statistics
+
+    def held(self, side: int) -> HeldImages | None:
+        """Where its images, decoded to ``side`` pixels, are kept; None if they are not small."""
+        if side > HELD_SIDE or len(self) * side**2 * 3 > HELD_BYTES:
+            return None
+        if side not in self._held:
+            self._held.setdefault(side, HeldImages(len(self), side))
+        return self._held[side]
 
     def with_statistics(self, statistics: Statistics) -> Dataset:
         """The same data set with these statistics, measured elsewhere."""
@@ -124,7 +134,8 @@ class TreeDataset(Dataset):
 def open_dataset(data: str | Path, split: str) -> Dataset:
     """Open a split, ``train`` or ``val``, of ``sample``, ``fashion-mnist``, ``cifar10`` or a directory.
 
-    A directory holds prepared shards, or ``train/<class>/*`` and ``val/<class>/*`` (.JPEG, .jpg, .png).
+    A directory holds prepared shards, or ``train/<class>/*`` and ``val/<class>/*`` (.JPEG, .jpg, .png); where there
+    is no ``val/``, ``test/`` is taken for it.
     Raises InputError when there is no such data set or it cannot be used.
     """
     if split not in ("train", "val"):
@@ -177,14 +188,15 @@ def _open_directory(directory: Path, split: str) -> Dataset:
 
 
 def _open_tree(directory: Path, split: str) -> Dataset:
-    train, val = (_class_names(directory / name) for name in ("train", "val"))
+    folder = "val" if (directory / "val").is_dir() or not (directory / "test").is_dir() else "test"
+    train, val = (_class_names(directory / name) for name in ("train", folder))
     if different := sorted(set(train) ^ set(val)):
-        there, missing = ("train", "val") if different[0] in train else ("val", "train")
+        there, missing = ("train", folder) if different[0] in train else (folder, "train")
         raise InputError(f"{directory}: class {different[0]} is in {there}/ but not in {missing}/")
     if len(train) < 2:
         raise InputError(f"{directory / 'train'}: holds {len(train)} class folder; at least two are needed")
     training = None if split == "train" else partial(_open_tree, directory, "train")
-    return TreeDataset(directory / split, train, training)
+    return TreeDataset(directory / ("train" if split == "train" else folder), train, training)
 
 
 def _class_names(directory: Path) -> list[str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from alexnet2012.data.plan import Views
 
 SIDE = ImageRecipe.image_size  # pixels
+HELD_SIDE, HELD_BYTES = 64, 2**30  # a data set of images this small, together no larger, is decoded once
 RETRIES = (0.1, 0.5)  # seconds before another try at a file that cannot be read
 FORMATS = ("JPEG", "PNG")  # what every loader decodes, whatever the file is called
 
@@ -94,9 +95,28 @@ def read_image(dataset: Dataset, index: int) -> tuple[bytes, int]:
 
 def load(dataset: Dataset, index: int, side: int = SIDE) -> tuple[NDArray[np.uint8], int]:
     """Image ``index`` as ``decode`` gives it, and its label. Raises InputError naming a file that is no image."""
+    held = dataset.held(side)
+    if held and held.known[index]:
+        return held.pixels[index], int(dataset.labels[index])
     encoded, label = read_image(dataset, index)
     with naming(dataset, index):
-        return decode(encoded, side), label
+        pixels = decode(encoded, side)
+    if held:
+        held.keep(index, pixels)
+    return pixels, label
+
+
+class HeldImages:
+    """The images of a data set that have been decoded so far, in memory."""
+
+    def __init__(self, images: int, side: int) -> None:
+        self.pixels = np.empty((images, side, side, 3), np.uint8)
+        self.known = np.zeros(images, np.bool_)
+
+    def keep(self, index: int, pixels: NDArray[np.uint8]) -> None:
+        """Hold image ``index``; other threads see it once it is whole."""
+        self.pixels[index] = pixels
+        self.known[index] = True
 
 
 @contextmanager
@@ -122,14 +142,14 @@ def cut(image: NDArray[np.uint8], views: Views, row: int, out: NDArray[np.float3
 def finish(images: Tensor, views: Views, mean: Tensor, recipe: ImageRecipe) -> Tensor:
     """Noisy crops, float32 (n, 3, 224, 224), to the network's input, in place: less the mean image, over the divisor.
 
-    ``mean`` is the mean image (256, 256, 3) on the device of ``images``. ``paper``: the mean's part under the crop,
+    ``mean`` is the mean image (side, side, 3) on the device of ``images``. ``paper``: the mean's part under the crop,
     reflected with it (P §2 subtracts before cropping); ``source``: its central crop, under every crop (S).
     """
     size = images.shape[-1]
     if not recipe.mean_subtracted:
         return scaled(images, recipe)
     if recipe.mean_central:
-        edge = (SIDE - size) // 2
+        edge = (len(mean) - size) // 2
         images.sub_(mean[edge : edge + size, edge : edge + size].permute(2, 0, 1))
     else:
         images.sub_(_mean_under(views, mean, size))

@@ -23,9 +23,9 @@ CHUNK = 64  # images a task decodes and sums: 12 MB
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of all pixels of the 256x256 training images, RGB, 0..255 (P §2, §4.1)."""
+    """Of all pixels of the square training images, RGB, 0..255 (P §2, §4.1); their side is 256 pixels in 2012's net."""
 
-    mean: NDArray[np.float64]  # (256, 256, 3) mean image
+    mean: NDArray[np.float64]  # (side, side, 3) mean image
     covariance: NDArray[np.float64]  # (3, 3) of RGB about the mean colour
     eigenvalues: NDArray[np.float64]  # (3,) variances, descending, at least 0
     eigenvectors: NDArray[np.float64]  # (3, 3) one a column, its largest component positive
@@ -37,7 +37,7 @@ class Statistics:
         return self.eigenvectors * np.sqrt(self.eigenvalues)
 
     def mean_on(self, device: torch.device | str) -> Tensor:
-        """The mean image as what is subtracted from pixels: float32 (256, 256, 3) on ``device``."""
+        """The mean image as what is subtracted from pixels: float32 (side, side, 3) on ``device``."""
         return torch.from_numpy(self.mean).to(device, torch.float32)
 
     def save(self, path: str | Path) -> None:
@@ -62,26 +62,27 @@ class Statistics:
 class Sums:
     """Integer sums over images: exact, so the order of adding and merging does not matter.
 
-    int64 holds them for 2**31 images: 65,536 pixels x 255**2 an image is less than 2**32.
+    int64 holds them for 2**31 images of 256x256: 65,536 pixels x 255**2 an image is less than 2**32. Sums of no image
+    add to those of images of any side.
     """
 
     images: int = 0
-    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros((SIDE, SIDE, 3), np.int64))  # per pixel
+    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros((1, 1, 3), np.int64))  # (side, side, 3)
     products: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 3), np.int64))  # of channel pairs
 
     def add(self, images: NDArray[np.uint8]) -> None:
-        """Count in uint8 images (n, 256, 256, 3), n below 2**24."""
+        """Count in uint8 images (n, side, side, 3), n below 2**24, side at most 256."""
         self.images += len(images)
-        self.pixels += images.sum(0, dtype=np.uint32)
+        self.pixels = self.pixels + images.sum(0, dtype=np.uint32)
         for image in images:
             planes = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32)
-            rows = np.vecdot(planes[:, None], planes)  # over 256 pixels: whole numbers below 2**24, exact in float32
+            rows = np.vecdot(planes[:, None], planes)  # at most 256 pixels: whole numbers below 2**24, exact in float32
             self.products += rows.astype(np.int64).sum(-1)
 
     def merge(self, other: Sums) -> None:
         """Count in what ``other`` has summed."""
         self.images += other.images
-        self.pixels += other.pixels
+        self.pixels = self.pixels + other.pixels
         self.products += other.products
 
     def save(self, path: str | Path) -> None:
@@ -97,7 +98,7 @@ class Sums:
 
     def statistics(self) -> Statistics:
         """Divide. The covariance is formed in whole numbers first, so nothing cancels."""
-        count = self.images * SIDE * SIDE
+        count = self.images * self.pixels[..., 0].size
         total = self.pixels.sum((0, 1)).astype(object)
         covariance = ((self.products.astype(object) * count - np.outer(total, total)) / count**2).astype(np.float64)
         values, vectors = np.linalg.eigh(covariance)
@@ -112,8 +113,9 @@ def measure(
     stop: int | None = None,
     progress: Callable[[int], object] | None = None,
     workers: int = 2,
+    side: int = SIDE,
 ) -> Sums:
-    """Sums over images ``start`` to ``stop``, decoded on ``workers`` threads.
+    """Sums over images ``start`` to ``stop``, decoded to squares of ``side`` pixels on ``workers`` threads.
 
     ``progress`` is called with the number of images just done. Raises InputError naming a file that is no image.
     """
@@ -123,7 +125,7 @@ def measure(
 
     def sum_chunk(indices: range) -> Sums:
         sums = Sums()
-        sums.add(np.stack([load(dataset, index)[0] for index in indices]))
+        sums.add(np.stack([load(dataset, index, side)[0] for index in indices]))
         return sums
 
     with ThreadPoolExecutor(workers) as pool:

@@ -18,6 +18,7 @@ import torch
 from rich.progress import Progress
 
 from alexnet2012.data import Dataset, Statistics, Sums, hold_back, measure, open_dataset, steps_per_epoch
+from alexnet2012.data.pixels import SIDE
 from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout, share
 from alexnet2012.errors import InputError
 from alexnet2012.files import write_whole
@@ -210,7 +211,8 @@ def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirector
     """
     if not settings.recipe.uses_statistics:
         return Statistics.none()
-    if dataset.square256:
+    side = settings.recipe.image_size
+    if dataset.square256 and side == SIDE:
         return dataset.statistics
     parts = [directory.path / f"statistics.part{rank}of{layout.processes}.npz" for rank in range(layout.processes)]
     if not measured_on(directory.statistics, len(dataset)):
@@ -218,7 +220,7 @@ def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirector
         own = share(len(dataset), layout.rank, layout.processes)
         with Progress(disable=not layout.first) as bar:
             task = bar.add_task("mean image and colours of the training set", total=own.stop - own.start)
-            sums = measure(dataset, own.start, own.stop, lambda done: bar.advance(task, done), settings.workers)
+            sums = measure(dataset, own.start, own.stop, lambda done: bar.advance(task, done), settings.workers, side)
         write_whole(parts[layout.rank], sums.save)
         if layout.first:
             wait_until(lambda: all(part.exists() for part in parts))
