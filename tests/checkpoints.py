@@ -78,6 +78,11 @@ def by_hand(path: Path, dataset: Dataset, crops: int) -> np.ndarray:
     return np.array(outputs)
 
 
+def nats_by_hand(outputs: np.ndarray, labels: np.ndarray) -> float:
+    """The mean negative log probability of the true class."""
+    return -sum(math.log(row[label]) for row, label in zip(outputs, labels, strict=True)) / len(labels)
+
+
 def error_by_hand(outputs: np.ndarray, labels: np.ndarray, top: int) -> float:
     """Percent of rows whose true class has ``top`` others above it or beside it."""
     wrong = sum(sorted(row, reverse=True).index(row[label]) >= top for row, label in zip(outputs, labels, strict=True))

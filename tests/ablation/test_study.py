@@ -20,7 +20,7 @@ def write_run(study: Path, variant: str, seed: int, recipe: Any, **config: Any) 
     settings = Settings("sample", recipe, seed=seed).identity()
     run.directory.config.write_text(json.dumps({"settings": settings, "max_steps": None, **config}))
     run.directory.state.write_text(json.dumps({"state": "done", "step": 4}))
-    run.errors.write_text(json.dumps({"top1_error": 50.0, "top5_error": 25.0, "images": 4}))
+    run.errors.write_text(json.dumps({"top1_error": 50.0, "top5_error": 25.0, "loss": 1.5, "images": 4}))
     return run
 
 
@@ -52,7 +52,7 @@ def test_runs_of_other_lengths_or_evaluated_on_other_images_are_refused(tmp_path
         found_runs(tmp_path)
     write_run(tmp_path / "more", "base", 0, paper_recipe())
     other = write_run(tmp_path / "more", "no-lrn", 0, paper_recipe().varied("no-lrn"))
-    other.errors.write_text(json.dumps({"top1_error": 50.0, "top5_error": 25.0, "images": 5}))
+    other.errors.write_text(json.dumps({"top1_error": 50.0, "top5_error": 25.0, "loss": 1.5, "images": 5}))
     with pytest.raises(InputError, match=r"no-lrn-seed0/ten_crops.json: of 5 images, .*of 4"):
         found_runs(tmp_path / "more")
 
@@ -102,9 +102,9 @@ def test_a_directory_of_other_settings_is_refused(tmp_path: Path) -> None:
 def test_training_time_is_that_of_all_rows(tmp_path: Path) -> None:
     run = write_run(tmp_path, "base", 0, paper_recipe())
     rows = [
-        {"step": 10, "images_per_second": 128, "loss": 2.3, "train_top1_error": 90.0, "lr": 0.01},
+        {"step": 10, "images_per_second": 128, "loss": 2.3, "batch_top1_error": 90.0, "lr": 0.01},
         {"step": 10, "epoch": 1, "val_top1_error": 3, "val_top5_error": 1},
-        {"step": 30, "images_per_second": 64, "loss": 2.3, "train_top1_error": 90.0, "lr": 0.01},
+        {"step": 30, "images_per_second": 64, "loss": 2.3, "batch_top1_error": 90.0, "lr": 0.01},
     ]
     run.directory.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run.seconds() == 10 + 40

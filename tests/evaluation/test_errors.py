@@ -1,11 +1,13 @@
-"""Credit for ties and for scores that are no numbers."""
+"""Credit for ties, nats, and outputs that are not finite."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 
-from alexnet2012.evaluation.errors import ErrorCount, credit
+from alexnet2012.evaluation.errors import ErrorCount, credit, nats
 
 NAN, INF = float("nan"), float("inf")
 
@@ -41,5 +43,20 @@ def test_counting_in_batches_equals_counting_at_once() -> None:
     whole.add(scores, labels)
     for rows in (slice(0, 1), slice(1, 33), slice(33, 50)):
         parts.add(scores[rows], labels[rows])
-    assert parts.rates() == whole.rates()
+    assert vars(parts.rates()) == pytest.approx(vars(whole.rates()))
     assert whole.rates().images == 50
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "loss"),
+    [
+        ([0.25, 0.75], math.log(4)),
+        ([1, 0], 0),
+        ([0, 1], 126 * math.log(2)),  # as the smallest normal float32
+        ([1e-42, 1], 126 * math.log(2)),
+        ([0.25, NAN], 126 * math.log(2)),
+        ([INF, 0], 126 * math.log(2)),
+    ],
+)
+def test_nats_of_class_0(probabilities: list[float], loss: float) -> None:
+    assert nats(torch.tensor([probabilities]), torch.tensor([0])).item() == pytest.approx(loss, abs=1e-7)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import NARROW, by_hand, error_by_hand, write_checkpoint
+from checkpoints import NARROW, by_hand, error_by_hand, nats_by_hand, write_checkpoint
 from running import write_tree
 
 from alexnet2012 import load_checkpoint, paper_recipe, source_recipe
@@ -57,6 +57,7 @@ def test_the_errors_are_those_of_a_plain_loop(recipe, crops: int, val: Dataset, 
     assert 0 < error_by_hand(expected, val.labels, 1) < 100
     assert rates.top1_error == pytest.approx(error_by_hand(expected, val.labels, 1))
     assert rates.top5_error == pytest.approx(error_by_hand(expected, val.labels, 5))
+    assert rates.loss == pytest.approx(nats_by_hand(expected, val.labels), rel=1e-5)
 
 
 def test_ten_crops_decode_each_image_once(val: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,8 @@ def test_validation_counts_every_image_once(one_process: Path, other: Path) -> N
     expected, found = ([row for row in rows(run) if "val_top1_error" in row] for run in (one_process, other))
     assert [row["step"] for row in expected] == [row["step"] for row in found] == [6, 12, 18]
     for ours, theirs in zip(expected, found, strict=True):
+        assert theirs["val_loss"] == pytest.approx(ours["val_loss"], rel=1e-3)
+        assert theirs["train_loss"] == pytest.approx(ours["train_loss"], rel=1e-4)
         assert ours["val_top5_error"] == theirs["val_top5_error"] == 0  # of five classes
         assert abs(ours["val_top1_error"] - theirs["val_top1_error"]) <= 100 / 15 + 1e-9  # one near tie of 15
 

@@ -70,6 +70,8 @@ def test_after_sigkill_two_processes_go_on(killed: Path, one_process: Path, tree
     assert ended.code == 0, ended.err
     assert losses(run) == pytest.approx(losses(one_process), rel=1e-4)
     assert list(losses(run)) == list(range(1, 21))
+    means, expected = ([row["train_loss"] for row in rows(each) if "train_loss" in row] for each in (run, one_process))
+    assert means == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_row_cut_short_by_the_kill_is_dropped(killed: Path, one_process: Path, tree: Path, tmp_path: Path) -> None:
@@ -168,6 +170,29 @@ def pieces(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_in_pieces_is_the_run_in_one(pieces: Path, one_process: Path) -> None:
     assert_same_to_the_bit(pieces, one_process)
+
+
+def test_an_epoch_tells_the_means_of_its_steps(one_process: Path) -> None:
+    """Every step has a row here. ``assert_same_to_the_bit`` compares these means for the runs that were stopped."""
+    steps = {row["step"]: row for row in rows(one_process) if "loss" in row}
+    for row in rows(one_process):
+        if "train_loss" in row:
+            of_epoch = [steps[step] for step in range(row["step"] - 5, row["step"] + 1)]
+            assert row["train_loss"] == sum(step["loss"] for step in of_epoch) / 6
+            assert row["train_top1_error"] == pytest.approx(sum(step["batch_top1_error"] for step in of_epoch) / 6)
+            assert 0 < row["val_loss"] < 2
+    assert [row["step"] for row in rows(one_process) if "train_loss" in row] == [6, 12, 18]
+
+
+def test_an_epoch_begun_by_an_older_version_tells_no_mean_of_a_part(tree: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert here(TRAIN, *SMALL, "--max-steps", 3, "--data", tree, "--out", run).code == 0
+    (newest,) = run.glob("checkpoints/step-*.pt")
+    saved = {name: value for name, value in checkpoint.load(newest).items() if name not in ("format", "epoch_means")}
+    checkpoint.save(newest, saved)
+    assert here(TRAIN, *SMALL, "--max-steps", 12, "--data", tree, "--out", run).code == 0
+    told = {row["step"]: "train_loss" in row for row in rows(run) if "val_loss" in row}
+    assert told == {6: False, 12: True}
 
 
 def test_the_best_checkpoint_is_the_epoch_of_the_lowest_error(pieces: Path) -> None:

@@ -14,8 +14,8 @@ from alexnet2012.reporting.error_table import table
 
 def test_errors_of_ilsvrc_2012_stand_beside_those_of_2012() -> None:
     kept = Predictions(np.zeros((50_000, 1_000), np.float32), np.zeros(50_000, np.int64), [""] * 1_000, 10, "")
-    rates = ErrorRates(41.04, 18.35, 50_000)
-    one = table([Path("a.pt")], Assessment([rates], ErrorRates(43.2, 20.1, 50_000), kept, rates))
+    rates = ErrorRates(41.04, 18.35, 1.75, 50_000)
+    one = table([Path("a.pt")], Assessment([rates], ErrorRates(43.2, 20.1, 1.85, 50_000), kept, rates))
     assert [line.split() for line in one[1:3]] == [
         ["centre", "crop", "43.20", "20.10", "39.0,", "18.3", "on", "ILSVRC-2010", "test"],
         ["ten", "crops", "41.04", "18.35", "40.7,", "18.2"],

@@ -114,7 +114,7 @@ def write_metrics(path: Path, classes: int | None, drop_at: int = 500) -> Path:
     lines = []
     for step in range(10, 901, 10):
         row = {"step": step, "epoch": (step - 1) // 100 + 1, "lr": 0.01 if step < drop_at else 0.001}
-        lines.append(json.dumps(row | {"loss": 7 / (1 + step / 100), "train_top1_error": 100 - step / 20}))
+        lines.append(json.dumps(row | {"loss": 7 / (1 + step / 100), "batch_top1_error": 100 - step / 20}))
         if step % 100 == 0:
             errors = {"val_top1_error": 90 - step / 20, "val_top5_error": 60 - step / 20}
             lines.append(json.dumps({"step": step, "epoch": step // 100} | errors))

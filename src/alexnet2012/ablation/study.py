@@ -62,9 +62,10 @@ class Run:
         return state == "done" and self.max_steps == max_steps
 
     def rates(self) -> ErrorRates | None:
-        """Its ten-crop errors, once evaluated."""
+        """Its ten-crop errors, once evaluated (with their loss, which the first version left out)."""
         found = wrote(self.errors, top1_error=float, top5_error=float, images=int)
-        return ErrorRates(found["top1_error"], found["top5_error"], found["images"]) if found else None
+        fields = ErrorRates.__dataclass_fields__
+        return ErrorRates(**{name: found[name] for name in fields}) if fields.keys() <= found.keys() else None
 
     def seconds(self) -> float:
         """How long its training steps took, in all; validation and saving are not counted."""

@@ -1,4 +1,4 @@
-"""Top-1 and top-5 error, counted so that ties do not flatter."""
+"""Top-1 and top-5 error and the loss of softmax outputs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+SMALLEST = torch.finfo(torch.float32).tiny  # 2^-126, a loss of 87.3 nats
+
 
 @dataclass(frozen=True)
 class ErrorRates:
-    """Of ``images`` images, in percent."""
+    """Means over ``images`` images."""
 
-    top1_error: float
-    top5_error: float
+    top1_error: float  # percent
+    top5_error: float  # percent
+    loss: float  # nats: the negative log probability of the true class
     images: int
 
 
@@ -30,20 +33,37 @@ def credit(scores: Tensor, labels: Tensor, top: int) -> Tensor:
     return torch.where(scores.isfinite().all(1), right, torch.zeros_like(right))
 
 
+def nats(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """The loss of each row: (n,) float64, for probabilities (n, classes) and labels (n,).
+
+    A probability below ``SMALLEST`` counts as ``SMALLEST``, so that a single image cannot make a mean infinite; a row
+    with a value that is not finite gives its true class no probability.
+    """
+    true = probabilities.gather(1, labels[:, None])[:, 0].double()
+    true = torch.where(probabilities.isfinite().all(1), true, torch.zeros_like(true))
+    return -true.clamp(min=SMALLEST).log()
+
+
+def error_measures(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Top-1 error, top-5 error (0 to 1) and loss (nats) of each image: (3, n) float64."""
+    wrong = [1 - credit(probabilities, labels, top) for top in (1, 5)]
+    return torch.stack([*wrong, nats(probabilities, labels)])
+
+
 class ErrorCount:
     """Errors of images that arrive in batches."""
 
     def __init__(self) -> None:
-        self.right: Tensor | float = 0.0  # (2,) credits for top-1 and top-5, on the scores' device
+        self.sums: Tensor | float = 0.0  # (3,) of error_measures, on the outputs' device
         self.images = 0
 
-    def add(self, scores: Tensor, labels: Tensor) -> None:
-        """Count in scores (n, classes) for images of ``labels`` (n,)."""
-        self.right = self.right + torch.stack([credit(scores, labels, top).sum() for top in (1, 5)])
+    def add(self, probabilities: Tensor, labels: Tensor) -> None:
+        """Count in softmax outputs (n, classes) for images of ``labels`` (n,)."""
+        self.sums = self.sums + error_measures(probabilities, labels).sum(1)
         self.images += len(labels)
 
     def rates(self) -> ErrorRates:
         """Of the images so far, of which there is at least one."""
-        assert isinstance(self.right, Tensor), "no image was counted"
-        top1, top5 = (100 * (self.images - right) / self.images for right in self.right.tolist())
-        return ErrorRates(top1, top5, self.images)
+        assert isinstance(self.sums, Tensor), "no image was counted"
+        top1, top5, loss = (total / self.images for total in self.sums.tolist())
+        return ErrorRates(100 * top1, 100 * top5, loss, self.images)

@@ -67,22 +67,22 @@ class RunLog:
         for name, value in values.items():
             self.on_board(partial(SummaryWriter.add_scalar, tag=name, scalar_value=value, global_step=step))
 
-    def validation(self, step: int, epoch: int, epochs: int, rates: ErrorRates) -> None:
-        """A row and a line for the end of an epoch."""
-        errors = {"val_top1_error": rates.top1_error, "val_top5_error": rates.top5_error}
-        self.row({"step": step, "epoch": epoch, **errors})
-        print(
-            f"epoch {epoch}/{epochs}  validation on the centre crop of {rates.images} images: "
-            f"top-1 error {rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} %",
-            flush=True,
-        )
+    def epoch(self, step: int, epoch: int, epochs: int, training: dict[str, float], rates: ErrorRates) -> None:
+        """A row and a line for the end of an epoch; ``training`` is what ``EpochMeans.row`` gives."""
+        measured = {"val_loss": rates.loss, "val_top1_error": rates.top1_error, "val_top5_error": rates.top5_error}
+        self.row({"step": step, "epoch": epoch, **training, **measured})
+        line = f"epoch {epoch}/{epochs}  "
+        if training:
+            line += f"training: loss {training['train_loss']:.4f}, top-1 error {training['train_top1_error']:.2f} %; "
+        line += f"validation on the centre crop of {rates.images} images: loss {rates.loss:.4f}, "
+        print(f"{line}top-1 error {rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} %", flush=True)
 
     def line(self, row: dict[str, Any], last_step: int, batch_size: int) -> None:
         """One line for a person: where the run stands and how long it still takes."""
         left = (last_step - row["step"]) * batch_size / row["images_per_second"]
         print(
             f"step {row['step']}/{last_step}  epoch {row['epoch']}  loss {row['loss']:.4f}  "
-            f"error {row['train_top1_error']:.1f} %  {row['images_per_second']:.0f} images/s  "
+            f"error {row['batch_top1_error']:.1f} %  {row['images_per_second']:.0f} images/s  "
             f"waiting for data {100 * row['data_wait']:.0f} %  {duration(left)} left",
             flush=True,
         )

@@ -45,6 +45,24 @@ class Outcome:
     pace: Pace | None  # of the steps since the last report, where this step is reported
 
 
+@dataclass
+class EpochMeans:
+    """What the steps of an epoch gave so far: sums that a checkpoint keeps, so that a stop changes no bit of a mean."""
+
+    steps: int = 0
+    loss: float = 0.0
+    top1_error: float = 0.0  # 0..1
+
+    def add(self, loss: float, wrong: float) -> None:
+        self.steps, self.loss, self.top1_error = self.steps + 1, self.loss + loss, self.top1_error + wrong
+
+    def row(self, steps: int) -> dict[str, float]:
+        """The means over the epoch's ``steps``; none where an older checkpoint did not keep the first of them."""
+        if self.steps < steps:
+            return {}
+        return {"train_loss": self.loss / steps, "train_top1_error": 100 * self.top1_error / steps}
+
+
 class Trainer:
     """One run, on this process's part of the layout."""
 
@@ -67,6 +85,7 @@ class Trainer:
         self.step = 0  # steps done
         self.best_top1_error = math.inf  # percent, of the validations so far
         self.epochs_since_best = 0
+        self.epoch_means = EpochMeans()
         self.unvalidated = False  # whether an epoch has ended without its validation, which a stop has put off
         self.log: RunLog | None = None
 
@@ -77,6 +96,7 @@ class Trainer:
         self.step, self.best_top1_error = saved["step"], saved["best_top1_error"]
         self.epochs_since_best = saved.get("epochs_since_best", 0)
         self.unvalidated = saved.get("unvalidated", False)
+        self.epoch_means = EpochMeans(**saved.get("epoch_means", {}))
 
     def train(self) -> str:
         """Train to the last step ("done") or until asked to stop ("preempted").
@@ -173,6 +193,7 @@ class Trainer:
         loss, wrong, stop, out_of_data = outcome.means.read()
         if not math.isfinite(loss):
             self.raise_diverged(outcome, loss)
+        self.epoch_means.add(loss, wrong)
         if outcome.pace:
             self.report(outcome, outcome.pace, loss, wrong)
         if outcome.step == self.recipe.stuck_images // self.recipe.batch_size and self.log:
@@ -204,7 +225,7 @@ class Trainer:
             "step": outcome.step,
             "epoch": self.epoch(outcome.step),
             "loss": loss,
-            "train_top1_error": 100 * wrong,
+            "batch_top1_error": 100 * wrong,
             "lr": outcome.rate,
             "images_per_second": pace.images_per_second,
             "data_wait": pace.data_wait,
@@ -272,7 +293,7 @@ class Trainer:
         return reduce(self.layout, torch.tensor([float(self.stop.wanted)])).item() > 0
 
     def validate(self) -> bool:
-        """Measure the centre-crop errors; whether they are the best so far."""
+        """Measure the centre crop's errors, which ends the epoch; whether the top-1 error is the best so far."""
         self.layout.begin("validation")
         settings = self.settings
         rates = evaluate(self.net, self.layout, self.val_set, loader=settings.loader, workers=settings.workers)
@@ -281,7 +302,9 @@ class Trainer:
         self.epochs_since_best = 0 if improved else self.epochs_since_best + 1
         self.best_top1_error = min(rates.top1_error, self.best_top1_error)
         if self.log:
-            self.log.validation(self.step, self.epoch(self.step), self.recipe.epochs, rates)
+            trained = self.epoch_means.row(self.plan.steps_per_epoch)
+            self.log.epoch(self.step, self.epoch(self.step), self.recipe.epochs, trained, rates)
+        self.epoch_means = EpochMeans()
         return improved
 
     def state(self) -> dict[str, Any]:
@@ -291,6 +314,7 @@ class Trainer:
             "best_top1_error": self.best_top1_error,
             "epochs_since_best": self.epochs_since_best,
             "unvalidated": self.unvalidated,
+            "epoch_means": vars(self.epoch_means).copy(),
             "schedule": self.schedule.state_dict(),
             "recipe": dataclasses.asdict(self.recipe),
             "classes": len(self.train_set.classes),

@@ -26,8 +26,8 @@ class Curves:
 
     name: str
     classes: int | None  # None where the run's directory does not tell
-    training: list[dict[str, float]]  # rows with step, loss, train_top1_error (percent) and lr
-    validation: list[dict[str, float]]  # rows with step, epoch, val_top1_error and val_top5_error (percent)
+    training: list[dict[str, float]]  # rows with step, loss, batch_top1_error (percent) and lr
+    validation: list[dict[str, float]]  # of each epoch: step, epoch, val_top1_error and val_top5_error (percent)
 
     def steps_per_epoch(self) -> float | None:
         """Known once an epoch has ended."""
@@ -47,7 +47,10 @@ def read_curves(path: Path) -> Curves:
     try:
         lines = path.read_text().splitlines()
         rows = [row for place, line in enumerate(lines) if (row := parsed(line, place == len(lines) - 1))]
-        training = [row for row in rows if {"step", "loss", "train_top1_error", "lr"} <= row.keys()]
+        for row in rows:
+            if "loss" in row and "train_top1_error" in row:  # as the first version called a batch's error
+                row["batch_top1_error"] = row.pop("train_top1_error")
+        training = [row for row in rows if {"step", "loss", "batch_top1_error", "lr"} <= row.keys()]
         validation = [row for row in rows if {"step", "epoch", "val_top1_error", "val_top5_error"} <= row.keys()]
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: no metrics.jsonl of a run ({error})") from error
@@ -112,7 +115,7 @@ def draw_curves(runs: Sequence[Curves]) -> Figure:
 def draw_run(above: Axes, below: Axes, run: Curves, scale: float, color: str) -> None:
     """One run's curves; ``scale`` is the steps of a unit of the x axis."""
     steps = np.array([row["step"] for row in run.training]) / scale
-    for axes, name in ((above, "loss"), (below, "train_top1_error")):
+    for axes, name in ((above, "loss"), (below, "batch_top1_error")):
         values = np.array([row[name] for row in run.training])
         axes.plot(steps, values, color=color, linewidth=0.4, alpha=0.3)
         axes.plot(
