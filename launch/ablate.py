@@ -12,9 +12,9 @@ from alexnet2012.ablation import estimate
 from alexnet2012.ablation.execution import Execution, slots
 from alexnet2012.ablation.study import ALL, BASE, CROPS, Planned, Run, found_runs
 from alexnet2012.command_line import Parser, main
+from alexnet2012.core.atomic_files import write_text
 from alexnet2012.distributed import cores, refuse_pairs
 from alexnet2012.errors import InputError
-from alexnet2012.files import write_text_whole
 from alexnet2012.reporting import ablation
 from alexnet2012.reporting.figures.style import save
 from alexnet2012.reporting.run_log import duration
@@ -65,7 +65,7 @@ def run(given: Namespace, common: list[str]) -> None:
         tell_plan(planned, given.jobs)
         return
     given.out.mkdir(parents=True, exist_ok=True)
-    write_text_whole(given.out / "command.json", json.dumps(sys.argv) + "\n")
+    write_text(given.out / "command.json", json.dumps(sys.argv) + "\n")
     execution = Execution(lambda one: training(one, given.processes), evaluation, given.jobs, say)
     try:
         execution.carry_out(planned)
@@ -138,8 +138,8 @@ def report(directory: Path) -> None:
     except (OSError, ValueError):
         command = []  # only told
     text = ablation.markdown(runs, rows)
-    write_text_whole(directory / "ablation.json", json.dumps(ablation.summary(runs, rows, command), indent=2) + "\n")
-    write_text_whole(directory / "ablation.md", text)
+    write_text(directory / "ablation.json", json.dumps(ablation.summary(runs, rows, command), indent=2) + "\n")
+    write_text(directory / "ablation.md", text)
     save({"ablation": ablation.draw(rows)}, directory / "figures")
     say(text)
 

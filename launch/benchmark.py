@@ -19,9 +19,9 @@ from alexnet2012.benchmark import crossing, evaluation, growth, loading, normali
 from alexnet2012.benchmark.contest import Figure
 from alexnet2012.benchmark.photographs import refuse_small
 from alexnet2012.command_line import Parser, main
+from alexnet2012.core.atomic_files import write_text
 from alexnet2012.distributed import cores
 from alexnet2012.errors import InputError
-from alexnet2012.files import write_text_whole
 from alexnet2012.network.response_norm import lrn_kernel
 from alexnet2012.reporting.benchmark import machine, speed_lines
 from outputs import output_file
@@ -93,7 +93,7 @@ def tell(figures: list[Figure], described: dict[str, str], file: Path | None) ->
     print(*speed_lines(figures), "; ".join(f"{name} {value}" for name, value in described.items()), sep="\n")
     if file:
         report = {"machine": described, "figures": [dataclasses.asdict(figure) for figure in figures]}
-        write_text_whole(file, json.dumps(report, indent=1) + "\n")
+        write_text(file, json.dumps(report, indent=1) + "\n")
 
 
 def measured(given: Namespace, device: torch.device) -> Iterator[Figure]:

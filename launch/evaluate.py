@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from alexnet2012.command_line import Parser, alike, main
+from alexnet2012.core.atomic_files import atomic_write, write_text
 from alexnet2012.data import open_dataset
 from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout
 from alexnet2012.errors import InputError
@@ -14,7 +15,6 @@ from alexnet2012.evaluation.crops import CROPS
 from alexnet2012.evaluation.ensemble import Assessment, assess, assess_kept, checked_weights
 from alexnet2012.evaluation.evaluate import Passage
 from alexnet2012.evaluation.predictions import load_alike, write_per_class
-from alexnet2012.files import write_text_whole, write_whole
 from alexnet2012.reporting.error_table import summary, table
 from alexnet2012.trained import TrainedAlexNet, load_checkpoint
 from outputs import output_file, progress, refuse_overwriting
@@ -113,11 +113,13 @@ def report(given: Namespace, assessment: Assessment) -> None:
     members, kept = given.average or given.checkpoints, assessment.predictions
     print("\n".join(table(members, assessment)), flush=True)
     if given.json:
-        write_text_whole(given.json, json.dumps(summary(members, assessment), indent=2) + "\n")
+        write_text(given.json, json.dumps(summary(members, assessment), indent=2) + "\n")
     if given.predictions:
-        write_whole(given.predictions, kept.save)
+        with atomic_write(given.predictions) as partial:
+            kept.save(partial)
     if given.per_class:
-        write_whole(given.per_class, lambda path: write_per_class(kept, path))
+        with atomic_write(given.per_class) as partial:
+            write_per_class(kept, partial)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from alexnet2012.command_line import Parser, main
+from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.errors import InputError
-from alexnet2012.files import write_whole
 from alexnet2012.trained import load_checkpoint
 from alexnet2012.trained.exports import save_grouped, save_onnx, save_safetensors, save_with_weights_of
 from alexnet2012.training import checkpoint
@@ -46,7 +46,8 @@ def arguments() -> Namespace:
 def run(given: Namespace) -> None:
     net = load_checkpoint(given.checkpoint, "cpu")
     if given.safetensors:
-        write_whole(given.safetensors, lambda path: (save_grouped if given.grouped else save_safetensors)(net, path))
+        with atomic_write(given.safetensors) as partial:
+            (save_grouped if given.grouped else save_safetensors)(net, partial)
         print(f"{given.safetensors}: {'grouped convolutions, LRN within each group' if given.grouped else 'the net'}")
     if given.onnx:
         difference = save_onnx(net, given.onnx)

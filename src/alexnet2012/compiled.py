@@ -13,8 +13,9 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
+
+from alexnet2012.core.atomic_files import atomic_write
 
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC"]
 BUILD_SECONDS = 120  # then the compiler is given up
@@ -56,9 +57,8 @@ def _library(compiler: list[str], name: str, source: str) -> Path:
     library = cache / f"{name}-{key}.so"
     if not library.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as own:
-            _output([*compiler, *FLAGS, "-x", "c++", "-", "-o", f"{own}/library.so"], source)
-            Path(own, "library.so").replace(library)
+        with atomic_write(library) as partial:
+            _output([*compiler, *FLAGS, "-x", "c++", "-", "-o", str(partial)], source)
     return library
 
 

@@ -23,6 +23,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from alexnet2012.core.atomic_files import atomic_write, remove_partials
 from alexnet2012.core.random_streams import Purpose, philox
 from alexnet2012.data.imagenet_source import File, Source
 from alexnet2012.data.pixels import SIDE, decode, open_image
@@ -35,7 +36,6 @@ from alexnet2012.data.shards import (
     ShardWriter,
     read_json,
     read_manifest,
-    replacing,
 )
 from alexnet2012.data.statistics import Sums
 from alexnet2012.errors import InputError
@@ -146,7 +146,7 @@ def make_shard(shard: Shard) -> None:
     """Write the shard and, before it gets its name, its record. Raises InputError, see ``prepare``."""
     sums, odd = Sums(), defaultdict(list)
     try:
-        with replacing(shard.path, shard.record.parent) as file:
+        with atomic_write(shard.path, shard.record.parent) as partial, partial.open("wb") as file:
             writer = ShardWriter(file)
             for source_file, label in zip(shard.files, shard.labels, strict=True):
                 if image := _prepare_file(source_file, shard):
@@ -156,7 +156,7 @@ def make_shard(shard: Shard) -> None:
                     odd[kind].append(f"{shard.split}/{source_file.key}")
                 count_image()
             notes = {"sha256": writer.finish(), "bytes": writer.bytes, "odd": odd}
-            with replacing(shard.record, shard.record.parent) as record:
+            with atomic_write(shard.record) as unnamed, unnamed.open("wb") as record:
                 rows = np.array([(shard.number, *row) for row in writer.rows], INDEX)
                 np.savez(record, rows=rows, notes=json.dumps(notes), **vars(sums))
     except OSError as error:
@@ -228,10 +228,9 @@ def _claimed(directory: Path, description: dict[str, Any]) -> Iterator[None]:
         unfinished.mkdir(parents=True, exist_ok=True)
         with (unfinished / "lock").open("w") as lock:
             _lock(lock, directory)
-            for partial in unfinished.glob("*.partial"):
-                partial.unlink(missing_ok=True)  # of a run that was killed
-            with replacing(unfinished / "settings.json", unfinished) as file:
-                file.write(_json(description))
+            remove_partials(unfinished)
+            with atomic_write(unfinished / "settings.json") as partial:
+                partial.write_bytes(_json(description))
             yield
     except OSError as error:
         raise InputError(f"--out {directory}: cannot be written ({error.strerror})") from error
@@ -284,8 +283,8 @@ def _finish(directory: Path, shards: list[Shard], source: Source, description: d
         "splits": {split: {"images": len(indices[split]), "shards": entries[split]} for split in indices},
     }
     os.sync()  # the manifest says that all else is there
-    with replacing(directory / MANIFEST, directory / UNFINISHED) as file:
-        file.write(_json(manifest))
+    with atomic_write(directory / MANIFEST, directory / UNFINISHED) as partial:
+        partial.write_bytes(_json(manifest))
 
 
 def _json(content: Any) -> bytes:

@@ -12,8 +12,6 @@ import json
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,23 +29,6 @@ UNFINISHED = ".preparation"  # directory of a preparation under way
 OPEN_SHARDS = 256  # file descriptors a process keeps; a usual limit is 1,024
 BLOCK = tarfile.BLOCKSIZE  # bytes; an image's header is the block before it
 ADVICE = "delete the set and prepare it again with data_prep/prepare_imagenet.py"
-
-
-@contextmanager
-def replacing(path: Path, workplace: Path) -> Iterator[BinaryIO]:
-    """A file in ``workplace`` that becomes ``path`` when the block ends well: whole or not at all, power cuts included.
-
-    Both on one disk. A process that is killed leaves a ``*.partial`` in ``workplace``.
-    """
-    partial = workplace / f"{path.name}.{os.getpid()}.partial"
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class ShardWriter:

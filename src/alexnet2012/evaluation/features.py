@@ -12,13 +12,13 @@ from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.data import Dataset
 from alexnet2012.data.part import Part
 from alexnet2012.distributed import Layout
 from alexnet2012.evaluation.crops import views
 from alexnet2012.evaluation.evaluate import Passage, evaluating, replica_images
 from alexnet2012.evaluation.predictions import fingerprint
-from alexnet2012.files import write_whole
 from alexnet2012.network import AlexNet
 
 ROWS = 1024  # features compared at a time: 16 MB
@@ -52,7 +52,8 @@ def features_file(
     """
     path = directory / f"fc7-{digest(net, dataset)}.npy"
     if not path.exists():
-        write_whole(path, lambda partial: extract(net, dataset, partial, passage, progress))
+        with atomic_write(path) as partial:
+            extract(net, dataset, partial, passage, progress)
     return path
 
 

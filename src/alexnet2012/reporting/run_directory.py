@@ -6,16 +6,18 @@ import fcntl
 import json
 import os
 import platform
+import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
+from alexnet2012.core.atomic_files import remove_partials, write_text
 from alexnet2012.core.random_streams import STREAMS, refuse_other_streams
 from alexnet2012.errors import InputError
-from alexnet2012.files import write_text_whole
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
+BEFORE_CONFIG = re.compile(r"lock|state\.json|(config|state)\.json\.\w+\.partial")  # files written before config.json
 
 
 class RunDirectory:
@@ -39,7 +41,7 @@ class RunDirectory:
                 config = json.loads(self.config.read_text())
                 self.refuse_other_settings(config["settings"], identity)
                 refuse_other_streams(self.config, config.get("streams", 1))
-            elif self.path.exists() and any(self.path.iterdir()):
+            elif self.holds_other_files():
                 raise InputError(f"--out {self.path}: not empty and no run of this project; give another directory")
             for directory in (self.tensorboard, self.checkpoints, self.figures):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -49,10 +51,15 @@ class RunDirectory:
             reason = error.strerror if isinstance(error, OSError) else "config.json is not readable"
             raise InputError(f"--out {self.path}: cannot be used ({reason}); give another directory") from error
 
+    def holds_other_files(self) -> bool:
+        """Whether there are files that a run killed before ``config.json`` was written does not leave."""
+        files = (path.relative_to(self.path) for path in self.path.rglob("*") if not path.is_dir())
+        return any(not BEFORE_CONFIG.fullmatch(str(file)) for file in files)
+
     def take(self) -> None:
         """Keep every other run out until this process ends; the kernel drops the lock of a process that dies.
 
-        Raises InputError naming the host and process that has it.
+        What a killed run has left half written goes. Raises InputError naming the host and process that has it.
         """
         lock = (self.path / "lock").open("a+")
         try:
@@ -63,6 +70,8 @@ class RunDirectory:
             lock.close()
             raise InputError(f"--out {self.path}: another run is writing there ({holder}); wait or stop it") from error
         self.lock = lock
+        for directory in (self.path, self.checkpoints):
+            remove_partials(directory)
         self.lock.truncate(0)
         self.lock.write(f"process {os.getpid()} on {platform.node()}\n")
         self.lock.flush()
@@ -80,7 +89,7 @@ class RunDirectory:
         if self.lock is None:
             return
         try:
-            write_text_whole(self.state, json.dumps({"state": state, "step": step, "reason": reason}) + "\n")
+            write_text(self.state, json.dumps({"state": state, "step": step, "reason": reason}) + "\n")
         except OSError as error:
             print(f"warning: {self.state}: not written ({error.strerror})", file=sys.stderr, flush=True)
 
@@ -109,19 +118,23 @@ class RunDirectory:
             "command": sys.argv,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         }
-        write_text_whole(self.config, json.dumps(config, indent=2) + "\n")
+        write_text(self.config, json.dumps(config, indent=2) + "\n")
 
     def drop_rows_after(self, step: int) -> None:
-        """Drop the metrics of steps that will be trained again, and a row cut short by a kill."""
+        """Drop the metrics of steps that will be trained again, and, with a warning, lines that are no row."""
         if not self.metrics.exists():
             return
-        kept = [line for line in self.metrics.read_text().splitlines(keepends=True) if step_of(line) <= step]
-        write_text_whole(self.metrics, "".join(kept))
+        rows = [(step_of(line), line) for line in self.metrics.read_bytes().splitlines()]
+        if damaged := sum(of_row is None for of_row, _ in rows):
+            print(f"warning: {self.metrics}: {damaged} damaged rows are dropped", file=sys.stderr, flush=True)
+        kept = [line.decode() + "\n" for of_row, line in rows if of_row is not None and of_row <= step]
+        write_text(self.metrics, "".join(kept))
 
 
-def step_of(line: str) -> float:
-    """The step of a metrics row; infinite for a row cut short."""
+def step_of(line: bytes) -> int | None:
+    """The step of a metrics row; None for a line that is none: cut short by a kill, or damaged."""
     try:
-        return json.loads(line)["step"]
-    except ValueError:
-        return float("inf")
+        step = json.loads(line.decode())["step"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return step if type(step) is int else None

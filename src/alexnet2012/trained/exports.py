@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation.crops import views
 from alexnet2012.network.response_norm import InMapResponseNorm
@@ -112,16 +113,16 @@ def save_onnx(net: TrainedAlexNet, path: Path) -> float:
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, metadata(net))
-    onnx.save(model, path)
-    return check_onnx(net, path)
+    with atomic_write(path) as partial:
+        onnx.save(model, partial)
+        return check_onnx(net, partial)
 
 
 def check_onnx(net: TrainedAlexNet, path: Path) -> float:
-    """How far ``path`` is from ``net``; removes it and raises InputError if too far."""
+    """How far ``path`` is from ``net``. Raises InputError if too far."""
     difference = onnx_difference(net, path)
     if not difference <= TOLERANCE:
-        path.unlink()
-        raise InputError(f"--onnx {path}: differs from the net by {difference:.1e} in onnxruntime; not kept")
+        raise InputError(f"--onnx: the graph differs from the net by {difference:.1e} in onnxruntime; nothing written")
     return difference
 
 

@@ -7,7 +7,6 @@ net, so every layout loads every other's.
 from __future__ import annotations
 
 import dataclasses
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.core.random_streams import refuse_other_streams
 from alexnet2012.data import Statistics
 from alexnet2012.distributed import Layout, collect
@@ -61,21 +61,9 @@ def restore_net(net: AlexNet, optimizer: PaperSGD, saved: dict[str, Any]) -> Non
 
 
 def save(path: Path, contents: dict[str, Any]) -> None:
-    """Write ``contents`` so that ``path`` always holds a whole file: temporary file, fsync, rename."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    """Write ``contents`` so that ``path`` always holds a whole file."""
+    with atomic_write(path) as partial, partial.open("wb") as file:
         torch.save({"format": FORMAT, **contents}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames in ``directory`` last through a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
 
 
 def load(path: Path | str) -> dict[str, Any]:

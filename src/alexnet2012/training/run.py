@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
+from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.data import Dataset, Statistics, Sums, hold_back, measure, open_dataset, steps_per_epoch
 from alexnet2012.data.pixels import SIDE
 from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout, share
 from alexnet2012.errors import InputError
-from alexnet2012.files import write_whole
 from alexnet2012.network.response_norm import lrn_kernel
 from alexnet2012.reporting.run_directory import RunDirectory
 from alexnet2012.training import checkpoint
@@ -221,14 +221,16 @@ def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirector
         with Progress(disable=not layout.first) as bar:
             task = bar.add_task("mean image and colours of the training set", total=own.stop - own.start)
             sums = measure(dataset, own.start, own.stop, lambda done: bar.advance(task, done), settings.workers, side)
-        write_whole(parts[layout.rank], sums.save)
+        with atomic_write(parts[layout.rank]) as partial:
+            sums.save(partial)
         if layout.first:
             wait_until(lambda: all(part.exists() for part in parts))
             total = Sums()
             for part in parts:
                 total.merge(Sums.load(part))
                 part.unlink()
-            write_whole(directory.statistics, total.statistics().save)
+            with atomic_write(directory.statistics) as partial:
+                total.statistics().save(partial)
     wait_until(lambda: measured_on(directory.statistics, len(dataset)))
     return Statistics.load(directory.statistics)
 

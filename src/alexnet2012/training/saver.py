@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sys
@@ -10,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.errors import InputError
 from alexnet2012.training import checkpoint
 
@@ -78,17 +78,12 @@ class CheckpointStore:
             reason = error.strerror if isinstance(error, OSError) else "torch's writer failed, as on a full disk"
             self.unsaved = f"{path}: not saved ({reason})"
             print(f"warning: {self.unsaved}; training goes on", file=sys.stderr, flush=True)
-            for partial in self.directory.glob("*.partial"):
-                with contextlib.suppress(OSError):
-                    partial.unlink()
 
 
 def give_name(path: Path, name: Path) -> None:
     """Let ``name`` be the file ``path``: a hard link, a copy where the file system has none."""
-    partial = name.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(path, partial)
-    except OSError:
-        shutil.copyfile(path, partial)
-    partial.replace(name)
+    with atomic_write(name) as partial:
+        try:
+            os.link(path, partial)
+        except OSError:
+            shutil.copyfile(path, partial)

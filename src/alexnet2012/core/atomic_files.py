@@ -1,0 +1,50 @@
+"""Files that are whole or not there: the one way in which this project writes a file that somebody reads again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL = ".partial"  # suffix of a file under way
+
+
+@contextmanager
+def atomic_write(path: Path, directory: Path | None = None) -> Iterator[Path]:
+    """A path to write to, in ``directory`` or beside ``path``, that becomes ``path`` when the block ends without error.
+
+    A reader, a kill or a power cut finds the old file or the new one, never half of it. Every writer has a partial file
+    of its own, so several may write the same ``path`` at once: the last one wins. ``directory`` is on the disk of
+    ``path``; a process that is killed leaves its partial file there.
+    """
+    partial = (directory or path.parent) / f"{path.name}.{secrets.token_hex(8)}{PARTIAL}"
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+        _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the text file ``path`` as ``atomic_write`` does."""
+    with atomic_write(path) as partial:
+        partial.write_text(text)
+
+
+def remove_partials(directory: Path) -> None:
+    """Remove what killed writers have left in ``directory``, into which nobody writes now."""
+    for partial in directory.glob(f"*{PARTIAL}"):
+        partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

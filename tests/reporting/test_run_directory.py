@@ -1,0 +1,58 @@
+"""A run's directory: recognised as this run's or refused, and its metrics cleared of what is no row."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+
+from alexnet2012.errors import InputError
+from alexnet2012.reporting.run_directory import RunDirectory
+
+IDENTITY = {"data": "sample", "seed": 0}
+
+
+@pytest.mark.parametrize("left", ["", "lock", "state.json", "config.json.0123abcd.partial"])
+def test_what_a_run_killed_before_its_configuration_leaves_is_taken(left: str, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.claim(IDENTITY)
+    if left:
+        (run.path / left).write_text("half")
+    run.claim(IDENTITY)
+    with contextlib.closing(run):
+        run.take()
+        run.record(IDENTITY)
+    assert not list(run.path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("file", ["notes.txt", "checkpoints/last.pt", "checkpoints/lock", "metrics.jsonl", "a.partial"])
+def test_a_directory_with_other_files_and_no_configuration_is_refused(file: str, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.claim(IDENTITY)
+    (run.path / file).touch()
+    with pytest.raises(InputError, match="not empty and no run of this project"):
+        run.claim(IDENTITY)
+
+
+def test_lines_that_are_no_rows_are_dropped_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunDirectory(tmp_path)
+    rows = [json.dumps({"step": step, "loss": 1.5}).encode() for step in (1, 2, 3)]
+    damaged = [
+        b'{"step": 2, "lo',
+        b'{"step": 1, "loss": "\xff"}',
+        b"[1, 2]",
+        b"7",
+        b'{"loss": 1}',
+        b'{"step": "1"}',
+        b"",
+    ]
+    damaged += [b"[" * 100_000, b'{"step": true}']
+    run.metrics.write_bytes(b"\n".join([rows[0], *damaged, rows[1], rows[2]]))
+    run.drop_rows_after(3)
+    assert run.metrics.read_bytes() == b"".join(row + b"\n" for row in rows)  # the last one's line is ended too
+    assert capsys.readouterr().err == f"warning: {run.metrics}: 9 damaged rows are dropped\n"
+    run.drop_rows_after(2)
+    assert run.metrics.read_bytes() == b"".join(row + b"\n" for row in rows[:2])
+    assert capsys.readouterr().err == ""
