@@ -113,11 +113,14 @@ class OptimizationRecipe:
     drop_factor: float = 10.0  # P §5
     schedule_epochs: int = 90  # the run that the epochs below are epochs of; a run of other length scales them, P §5
     warmup_epochs: float = 0.0  # of ``epochs``, the rate rising from 0; 2012 had none, ours for large batches
-    drop_epochs: tuple[int, ...] = (25, 51, 79)  # S layer-params-145; P §5: three drops
+    first_epoch: int = 0  # number of the first epoch in the fields below: a drop at 25 comes after 25 epochs; S: 1
+    drop_epochs: tuple[int, ...] = (25, 51, 79)  # the first at each lower rate, S layer-params-145; P §5: three drops
     conv1_drop_epochs: tuple[int, ...] = ()  # further drops of conv1 alone
     conv1_frozen_epoch: int | None = None  # from here conv1 is not updated, its velocity untouched
     plateau_drops: int = 3  # P §5
     plateau_patience: int = 5  # epochs without a better validation error before a drop, ours (P §5 gives none)
+    new_order: bool = True  # of the images in each epoch, ours; S: one order for all epochs
+    short_batch: bool = False  # whether the images that an epoch has left over make a batch of their own, ours; S: yes
     stuck_images: int = 1_000_000  # loss still near ln(classes) after these is worth a warning, ours
 
     def __post_init__(self) -> None:
@@ -138,6 +141,7 @@ class ImageRecipe:
     crop_size: int = 224  # pixels, P §3.5, §4.1
     crop_offsets: int = 32  # offsets a crop can have along one axis: 0..31, P §4.1 (2048 = 32 x 32 x 2)
     reflect: float = 0.5  # probability of the horizontal reflection, P §4.1
+    shared_crop: int = 1  # consecutive images that share one crop and reflection, P §4.1 as it reads; S: 32
     mean_subtracted: bool = True  # the training set's mean image, P §2
     mean_central: bool = False  # subtract the mean's central crop from every crop; False: the crop's own part, P §2
     color_noise: float = 0.1  # standard deviation of alpha_i, times sqrt(lambda_i); 0: none, P §4.1, S
@@ -242,10 +246,14 @@ def source_recipe(**changes: Any) -> Recipe:
         "bias_lr_held": True,  # S layer-params-145
         "conv1_drop_epochs": (67,),  # S layer-params-145
         "conv1_frozen_epoch": 72,  # S layer-params-145
-        "crop_offsets": 33,  # S: offsets 0..32
-        "mean_central": True,  # S
-        "color_noise_divisor": 1.1,  # S: 1 + 0.1
-        "color_noise_end": 67,  # S
+        "first_epoch": 1,  # S convdata: epochs count from 1
+        "new_order": False,  # S convdata_jpeg: the files of batches are read in one order
+        "short_batch": True,  # S src/data.cu: the last batch is what is left; src/layer.cu: its gradient is its mean
+        "shared_crop": 32,  # S convdata_jpeg
+        "crop_offsets": 33,  # S convdata_jpeg: offsets 0..32
+        "mean_central": True,  # S convdata_jpeg
+        "color_noise_divisor": 1.1,  # S convdata_jpeg: 1 + 0.1
+        "color_noise_end": 67,  # S layer-params-145
     }
     return Recipe(**{**differences, **changes})
 

@@ -26,7 +26,7 @@ def same(one, other) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(vars(one).values(), vars(other).values(), strict=True))
 
 
-@pytest.mark.parametrize(("recipe", "offsets"), [(paper_recipe(), 32), (source_recipe(), 33)])
+@pytest.mark.parametrize(("recipe", "offsets"), [(paper_recipe(), 32), (source_recipe(shared_crop=1), 33)])
 def test_every_offset_is_equally_likely(recipe, offsets):
     views = plan(recipe).views(0)
     both_axes = np.bincount(views.top * offsets + views.left, minlength=offsets**2)
@@ -100,14 +100,60 @@ def test_the_draws_are_these_in_every_version():
 
 
 def test_noise_ends_with_the_recipe_epoch_scaled_to_the_run():
+    """S: epoch 67, counted from 1, has none: the 67th, which is 66 from 0."""
     full, short = plan(source_recipe(), epochs=91), plan(source_recipe(), epochs=10)
-    assert full.noisy(66) and not full.noisy(67)
-    assert short.noisy(7) and not short.noisy(8)  # 8 x 91 >= 67 x 10
-    assert full.views(66).divisor == 1.1 and full.views(67).divisor == 1.0
-    assert full.views(66).noise.any() and not full.views(67).noise.any()
+    assert full.noisy(65) and not full.noisy(66)
+    assert short.noisy(7) and not short.noisy(8)  # 8 x 91 >= 66 x 10
+    assert full.views(65).divisor == 1.1 and full.views(66).divisor == 1.0
+    assert full.views(65).noise.any() and not full.views(66).noise.any()
     without = plan(source_recipe(color_noise=0.0)).views(0)
     assert without.divisor == 1.0 and not without.noise.any()
     assert plan().views(89).noise.any() and plan().views(89).divisor == 1.0
+
+
+def blocks(values, rows=32):
+    """How many different values each run of ``rows`` has."""
+    return [len(np.unique(values[first : first + rows])) for first in range(0, len(values), rows)]
+
+
+def test_the_source_cuts_and_reflects_32_consecutive_images_alike():
+    source, paper = plan(source_recipe()).views(0), plan().views(0)
+    for name in ("top", "left", "reflect"):
+        assert blocks(getattr(source, name)) == [1] * (IMAGES // 32)
+        assert blocks(getattr(paper, name)).count(1) == 0
+    crops = np.stack([source.top, source.left, source.reflect], 1)[::32]
+    assert stats.chisquare(np.bincount(crops[:, 2], minlength=2)).pvalue > LIKELY
+    assert len(np.unique(crops, axis=0)) > 500  # 625 of 2 x 33 x 33
+    assert len(np.unique(source.noise, axis=0)) == IMAGES  # each image its own
+
+
+def test_the_source_has_one_order_for_all_epochs_and_other_crops_in_each():
+    source, paper = plan(source_recipe()), plan()
+    first, last = source.views(0), source.views(89)
+    assert np.array_equal(first.index, last.index) and len(np.unique(first.index)) == IMAGES
+    assert not np.array_equal(first.top, last.top) and not np.array_equal(first.noise, last.noise)
+    assert not np.array_equal(paper.views(0).index, paper.views(89).index)
+
+
+@pytest.mark.parametrize("batch_size", [100, 128])
+def test_shared_crops_do_not_depend_on_how_the_epoch_is_sliced(batch_size):
+    """A batch need not begin where 32 images do."""
+    epoch, batches = plan(source_recipe()).views(0), plan(source_recipe(), batch_size)
+    step, start, stop = 3, 7, 90
+    first = step * batch_size
+    views = batches.views(step, start, stop)
+    for name in ("index", "top", "left", "reflect", "noise"):
+        assert np.array_equal(getattr(views, name), getattr(epoch, name)[first + start : first + stop])
+
+
+def test_what_an_epoch_has_left_over_is_a_short_batch_in_the_source_alone():
+    source, paper = plan(source_recipe(), 128), plan(batch_size=128)
+    assert (source.steps_per_epoch, paper.steps_per_epoch) == (157, 156)
+    assert [source.rows(step) for step in (0, 155, 156, 157)] == [128, 128, 32, 128]
+    epoch = np.concatenate([source.views(step).index for step in range(157)])
+    assert np.array_equal(np.sort(epoch), np.arange(IMAGES))
+    assert source.epoch_of(156) == 0 and source.epoch_of(157) == 1
+    assert plan(source_recipe(), 100).steps_per_epoch == plan(batch_size=100).steps_per_epoch == 200
 
 
 def test_less_than_a_batch_is_refused():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import SMALL, TRAIN, here, losses, rows, torchrun
+from running import SMALL, TRAIN, here, losses, rows, torchrun, write_tree
 
 from alexnet2012.training import checkpoint
 
@@ -82,6 +82,16 @@ def test_the_losses_are_the_recorded_ones_in_one_process_and_in_two(tmp_path: Pa
     ended = torchrun(2, TRAIN, *flags, "--out", two)
     assert ended.code == 0, ended.err
     assert losses(two) == pytest.approx(recorded, rel=1e-4)
+
+
+def test_a_short_batch_is_the_same_in_two_replicas_of_which_one_has_no_row_of_it(tmp_path: Path) -> None:
+    """Recipe source: 25 images in batches of 8, 8, 8 and 1, which is replica 1's; replica 0 reports."""
+    data = write_tree(tmp_path / "data", train=5)
+    flags = (*SMALL, "--recipe", "source", "--data", data, "--batch-size", 8, "--max-steps", 5)
+    one, two = tmp_path / "one", tmp_path / "two"
+    ended = here(TRAIN, *flags, "--out", one), torchrun(2, TRAIN, *flags, "--placement", "together", "--out", two)
+    assert [each.code for each in ended] == [0, 0], ended
+    assert list(losses(one)) == [1, 2, 3, 4, 5] and losses(two) == pytest.approx(losses(one), rel=1e-4)
 
 
 def test_dali_feeds_one_process_and_two_alike(one_process: Path, tree: Path, tmp_path: Path) -> None:

@@ -114,6 +114,17 @@ def test_a_tower_a_rank_computes_the_whole_net(recipe: Recipe, classes: int) -> 
             torch.testing.assert_close(gradient, gradients[name], rtol=0, atol=1e-12 * float(largest))
 
 
+def test_a_rank_without_a_row_takes_part() -> None:
+    """Of an epoch's short batch a replica may have none: it computes gradients of zero."""
+
+    def train(exchange: BetweenRanks) -> list[Tensor]:
+        net = AlexNet(paper_recipe(width=1 / 16), 5, seed=3, exchange=exchange)
+        net(torch.zeros(0, 3, 224, 224), step=5).sum().backward()
+        return [weight.grad for weight in net.parameters()]
+
+    assert all(gradient is not None and not gradient.any() for rank in on_two_ranks(train) for gradient in rank)
+
+
 class Stream:
     """Stands for CUDA's where there is none: runs at once, notes who waits for whom."""
 

@@ -46,7 +46,7 @@ def seconds(planned: Planned, multiply_adds: float) -> float:
         return 0.0
     recipe = planned.settings.recipe
     images, val = (len(open_dataset(planned.settings.data, split)) for split in ("train", "val"))
-    steps = recipe.epochs * steps_per_epoch(images, recipe.batch_size)
+    steps = recipe.epochs * steps_per_epoch(images, recipe.batch_size, recipe.short_batch)
     share = min(1.0, (planned.settings.max_steps or steps) / steps)
     trained = 0 if planned.trained else share * recipe.epochs * (PASSES * images + val)
     return (trained + CROPS * val) * forward_work(recipe) / multiply_adds

@@ -42,8 +42,9 @@ Batch = Views | NDArray[np.int64]  # what a loader is asked for: views in traini
 
 
 class TrainingPlan:
-    """The training of ``epochs`` epochs in batches of ``batch_size``; the last short batch of an epoch is dropped.
+    """The training of ``epochs`` epochs in batches of ``batch_size``.
 
+    What an epoch has left over is its last, short batch where the recipe says so, else it is left out.
     ``statistics`` gives the axes of the colour noise. Raises InputError when the images do not fill one batch.
     """
 
@@ -52,41 +53,55 @@ class TrainingPlan:
     ) -> None:
         self.recipe, self.images, self.batch_size, self.seed, self.epochs = recipe, images, batch_size, seed, epochs
         self.color_axes = statistics.color_axes
-        self.steps_per_epoch = steps_per_epoch(images, batch_size)
+        self.steps_per_epoch = steps_per_epoch(images, batch_size, recipe.short_batch)
         self.steps = self.steps_per_epoch * epochs
 
     def epoch_of(self, step: int) -> int:
         """The epoch that ``step`` belongs to, both counted from 0."""
         return step // self.steps_per_epoch
 
+    def first_position(self, step: int) -> int:
+        """Where the batch of ``step`` begins in its epoch."""
+        return step % self.steps_per_epoch * self.batch_size
+
+    def rows(self, step: int) -> int:
+        """Images in the global batch of ``step``."""
+        return min(self.batch_size, self.images - self.first_position(step))
+
     def noisy(self, epoch: int) -> bool:
-        """Whether images get colour noise: S ends it with ``color_noise_end`` of ``schedule_epochs``."""
-        end = self.recipe.color_noise_end
-        return self.recipe.color_noise > 0 and (end is None or epoch * self.recipe.schedule_epochs < end * self.epochs)
+        """Whether images get colour noise in ``epoch`` (from 0): S ends it before the last epochs."""
+        recipe, end = self.recipe, self.recipe.color_noise_end
+        return recipe.color_noise > 0 and (
+            end is None or epoch * recipe.schedule_epochs < (end - recipe.first_epoch) * self.epochs
+        )
 
     def views(self, step: int, start: int = 0, stop: int | None = None) -> Views:
         """Rows ``start`` to ``stop`` of the global batch of ``step``, the same however a batch is sliced."""
-        epoch, row = self.epoch_of(step), step % self.steps_per_epoch * self.batch_size
-        first, last = row + start, row + (self.batch_size if stop is None else stop)
-        draws = _uniform(self.seed, epoch, first, last)
-        top, left = (draws[:, :2].T * self.recipe.crop_offsets).astype(np.int64)
+        epoch, position = self.epoch_of(step), self.first_position(step)
+        first, last = position + start, position + (self.rows(step) if stop is None else stop)
+        shared = self.recipe.shared_crop
+        leaders = np.arange(first, last) // shared * shared  # the positions whose crop and reflection are taken
+        begin = first // shared * shared
+        draws = _uniform(self.seed, epoch, begin, last)
+        crops, draws = draws[leaders - begin], draws[first - begin :]
+        top, left = (crops[:, :2].T * self.recipe.crop_offsets).astype(np.int64)
         noisy = self.noisy(epoch)
         return Views(
-            index=_epoch_order(self.seed, epoch, self.images)[first:last],
+            index=_epoch_order(self.seed, epoch if self.recipe.new_order else 0, self.images)[first:last],
             top=top,
             left=left,
-            reflect=draws[:, 2] < self.recipe.reflect,
+            reflect=crops[:, 2] < self.recipe.reflect,
             noise=_color_noise(draws[:, 3:6], self.color_axes * (self.recipe.color_noise * noisy)),
             spares=_spares(draws[:, 6:8], self.images),
             divisor=self.recipe.color_noise_divisor if noisy else 1.0,
         )
 
 
-def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Whole batches in an epoch. Raises InputError if there is none."""
+def steps_per_epoch(images: int, batch_size: int, short_batch: bool = False) -> int:
+    """Whole batches in an epoch, and with ``short_batch`` that of what is left over. Raises InputError for no whole."""
     if images < batch_size:
         raise InputError(f"--batch-size {batch_size}: the training split has {images} images, less than one batch")
-    return images // batch_size
+    return -(-images // batch_size) if short_batch else images // batch_size
 
 
 def _spares(draws: NDArray[np.float64], images: int) -> NDArray[np.int64]:

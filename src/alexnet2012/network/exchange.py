@@ -157,7 +157,7 @@ class Join(torch.autograd.Function):
         sizes = (larger, channels - larger)
         ctx.sizes, ctx.tower = sizes, exchange.tower
         padding = x.new_zeros(x.shape[0], larger - x.shape[1], *x.shape[2:])
-        peers = exchange.peers(torch.cat([x, padding], dim=1) if padding.numel() else x, f"{layer} joined")
+        peers = exchange.peers(torch.cat([x, padding], dim=1) if padding.shape[1] else x, f"{layer} joined")
         return exchange.in_order(x, peers[:, : sizes[1 - exchange.tower]])
 
     @staticmethod

@@ -26,11 +26,9 @@ class TrainingBatches:
     ) -> None:
         self.layout, self.plan, self.recipe = layout, plan, settings.recipe
         self.steps = range(first_step, plan.steps)
-        self.own = share(plan.batch_size, layout.rank, layout.processes)
-        self.replica = share(plan.batch_size, layout.replica, layout.replicas)
         self.mean = dataset.statistics.mean_on(layout.devices[0])
         self.decode_on = torch.device("cpu") if layout.backend == "gloo" else layout.devices[0]
-        own_views = (plan.views(step, self.own.start, self.own.stop) for step in self.steps)
+        own_views = (plan.views(step, self.own(step).start, self.own(step).stop) for step in self.steps)
         skip_bad = settings.on_bad_image == "skip"
         self.loader = open_loader(
             settings.loader, dataset, own_views, self.recipe, settings.workers, self.decode_on, skip_bad
@@ -40,27 +38,33 @@ class TrainingBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         decoded = iter(self.loader)
-        coming = self.send(decoded)
+        coming = self.send(decoded, self.steps.start)
         raise_together(self.layout, self.failure)
         for step in self.steps:
-            arriving, coming = coming, self.send(decoded) if step + 1 < self.steps.stop else []
+            arriving, coming = coming, self.send(decoded, step + 1) if step + 1 < self.steps.stop else []
             self.layout.begin("the pair's images", step + 1)
             yield self.ready(step, *arriving)
 
-    def send(self, decoded: Iterator[tuple[Tensor, Tensor]]) -> list[PendingRows]:
-        """Begin the pair's gather of the next batch; blank images take the place of what cannot be read."""
+    def own(self, step: int) -> slice:
+        """Rows of ``step``'s batch that this rank decodes."""
+        return share(self.plan.rows(step), self.layout.rank, self.layout.processes)
+
+    def send(self, decoded: Iterator[tuple[Tensor, Tensor]], step: int) -> list[PendingRows]:
+        """Begin the pair's gather of ``step``'s batch; blank images take the place of what cannot be read."""
         try:
             images, labels = next(decoded)
         except InputError as failure:
             self.failure = failure
-            count, size = self.own.stop - self.own.start, self.recipe.crop_size
+            own, size = self.own(step), self.recipe.crop_size
+            count = own.stop - own.start
             images = torch.zeros(count, 3, size, size, device=self.decode_on)
             labels = torch.zeros(count, dtype=torch.int64, device=self.decode_on)
-        return [PendingRows(self.layout, rows, self.plan.batch_size) for rows in (images, labels)]
+        return [PendingRows(self.layout, rows, self.plan.rows(step)) for rows in (images, labels)]
 
     def ready(self, step: int, images: PendingRows, labels: PendingRows) -> tuple[Tensor, Tensor]:
         device = self.layout.devices[0]
-        views = self.plan.views(step, self.replica.start, self.replica.stop)
+        replica = share(self.plan.rows(step), self.layout.replica, self.layout.replicas)
+        views = self.plan.views(step, replica.start, replica.stop)
         pixels = finish(images.wait().to(device, non_blocking=True), views, self.mean, self.recipe)
         return pixels, labels.wait().to(device, non_blocking=True)
 

@@ -15,7 +15,8 @@ SCHEDULES = ("steps", "plateau", "constant")
 class Schedule:
     """Sets the rates of ``optimizer``'s groups over a run of ``steps`` steps, from what the groups start with.
 
-    ``steps``: divided by 10 after floor(25/90, 51/90, 79/90 of all steps), and what the recipe adds for conv1.
+    ``steps``: divided by 10 after floor(25/90, 51/90, 79/90 of all steps) in recipe ``paper``, in ``source`` after
+    24/91, 50/91, 78/91, and what the recipe adds for conv1.
     ``plateau``: divided by 10 when the validation error has not improved for some epochs, three times at most (P §5).
     ``constant``: never.
     """
@@ -55,8 +56,8 @@ class Schedule:
         return self.kind == "steps" and group.startswith("conv1") and epoch is not None and self.passed(epoch, step)
 
     def passed(self, epoch: int, step: int) -> bool:
-        """Whether ``step`` lies after ``epoch`` of the recipe, taken as a share of all steps."""
-        return step >= self.steps * epoch // self.recipe.schedule_epochs
+        """Whether ``step`` lies in ``epoch`` of the recipe or after it, the epochs taken as shares of all steps."""
+        return step >= self.steps * (epoch - self.recipe.first_epoch) // self.recipe.schedule_epochs
 
     def warm_up(self, step: int) -> float:
         """Factor on the rates: from 0 to 1 over the warm-up, which 2012 did without."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alexnet2012.core.random_streams import STREAMS
 from alexnet2012.data import Dataset, TrainingPlan
-from alexnet2012.distributed import Layout, PendingMean, allow_tf32, raise_together, reduce
+from alexnet2012.distributed import Layout, PendingMean, allow_tf32, raise_together, reduce, share
 from alexnet2012.errors import Diverged, InputError
 from alexnet2012.evaluation import evaluate
 from alexnet2012.network.build import build_net, compile_net, naming_failed_compilation
@@ -151,9 +151,8 @@ class Trainer:
         self.schedule.before_step(self.step)
         step = torch.full((), self.step, device=images.device) if self.settings.compile else self.step
         with self.precision():
-            logits = self.replicated(images, step, self.first_row(images))
-        loss = F.cross_entropy(logits.float(), labels)
-        wrong = (logits.detach().argmax(1) != labels).float().mean()
+            logits = self.replicated(images, step, self.first_row(self.step))
+        loss, wrong = self.of_global_batch(logits.float(), labels)
         flags = torch.tensor([self.stop.wanted, out_of_data], dtype=torch.float32).to(loss.device, non_blocking=True)
         means = PendingMean(self.layout, torch.cat([torch.stack([loss.detach(), wrong]), flags]))
         self.step += 1
@@ -162,6 +161,17 @@ class Trainer:
         self.update(means.mean[0].isfinite())
         reported = self.due(self.settings.log_every) or self.step == self.last_step
         return Outcome(self.step, self.rate(), images, means, self.clock.read() if reported else None)
+
+    def of_global_batch(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and top-1 error (0..1) of this replica's rows, whose mean over the replicas is that over all rows.
+
+        In an epoch's last, short batch replicas have unequal rows, or none: 0 then, with gradients of 0.
+        """
+        weight = len(labels) * self.layout.replicas / self.plan.rows(self.step)
+        if not len(labels):
+            return logits.sum(), logits.detach().sum()
+        wrong = (logits.detach().argmax(1) != labels).float().mean()
+        return F.cross_entropy(logits, labels) * weight, wrong * weight
 
     def update(self, finite: Tensor) -> None:
         """Let the gradient through only if every rank's loss is finite, without the host waiting for a device."""
@@ -181,9 +191,9 @@ class Trainer:
         """The rate of the weights behind conv1."""
         return next(group["lr"] for group in self.optimizer.param_groups if group["name"] == "weights")
 
-    def first_row(self, images: Tensor) -> int:
-        """Where this replica's rows stand in the global batch."""
-        return self.layout.replica * len(images)
+    def first_row(self, step: int) -> int:
+        """Where this replica's rows stand in the global batch of ``step`` (from 0)."""
+        return share(self.plan.rows(step), self.layout.replica, self.layout.replicas).start
 
     def settle(self, outcome: Outcome) -> tuple[bool, bool]:
         """Read a step: report it if due; whether a rank was asked to stop, and whether one has no next images.
@@ -201,9 +211,8 @@ class Trainer:
         return stop > 0, out_of_data > 0
 
     def raise_diverged(self, outcome: Outcome, loss: float) -> None:
-        seen = explain_divergence(
-            self.net, outcome.images, outcome.step - 1, self.first_row(outcome.images), self.layout
-        )
+        step = outcome.step - 1
+        seen = explain_divergence(self.net, outcome.images, step, self.first_row(step), self.layout)
         self.store.wait()
         last = self.run.last if self.run.last.exists() else "none"
         raise Diverged(
@@ -216,7 +225,8 @@ class Trainer:
     def report(self, outcome: Outcome, pace: Pace, loss: float, wrong: float) -> None:
         """A row and a line; now and then a look inside. Every rank takes part in the look."""
         inside: dict[str, float] = {}
-        if self.due(self.settings.log_every * WATCH_EVERY):
+        whole = self.plan.rows(outcome.step - 1) == self.recipe.batch_size  # of less, a replica may have no row
+        if whole and self.due(self.settings.log_every * WATCH_EVERY):
             inside = layer_sizes(self.net, self.optimizer, self.layout)
             inside |= dead_units(self.net, outcome.images) if self.recipe.activation == "relu" else {}
         if self.log is None:

@@ -41,7 +41,8 @@ def dead_units(net: AlexNet, images: Tensor) -> dict[str, float]:
 def explain_divergence(net: AlexNet, images: Tensor, step: int, first_row: int, layout: Layout) -> str:
     """The largest activation of each layer over all ranks, and where the first that is not finite appears."""
     _, features = net(images, step, first_row, return_features=True)
-    largest = torch.stack([features[layer].abs().max() for layer in net.layers])
+    outputs = [features[layer] for layer in net.layers]
+    largest = torch.stack([x.abs().max() if len(x) else x.new_zeros(()) for x in outputs])
     over_ranks = reduce(layout, largest.nan_to_num(torch.inf, torch.inf).float(), largest=True).tolist()
     by_layer = dict(zip(net.layers, over_ranks, strict=True))
     sizes = ", ".join(f"{layer} {size:.3g}" for layer, size in by_layer.items())
