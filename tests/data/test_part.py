@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from alexnet2012.data import hold_back, open_dataset
+from alexnet2012.data.statistics import Statistics
 from alexnet2012.errors import InputError
 
 
@@ -23,6 +24,17 @@ def test_a_part_hands_out_the_whole_sets_images() -> None:
     _, val = hold_back(whole, 0.01, seed=5)
     for index in range(3):
         assert val[index] == whole[int(val.indices[index])]
+
+
+def test_a_part_of_a_prepared_set_has_the_sets_statistics_and_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prepared set keeps them in a file; other sets are measured, without the images held back."""
+    whole = open_dataset("sample", "train").with_statistics(Statistics.none())
+    monkeypatch.setattr(whole, "square256", True)
+    monkeypatch.setattr("alexnet2012.data.dataset.measure", None)
+    for part in hold_back(whole, 0.2, seed=5):
+        assert part.statistics is whole.statistics
+        given = Statistics.none()
+        assert part.with_statistics(given).statistics is given
 
 
 def test_the_seed_decides() -> None:

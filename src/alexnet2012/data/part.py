@@ -7,15 +7,22 @@ from numpy.typing import NDArray
 
 from alexnet2012.core.random_streams import Purpose, philox
 from alexnet2012.data.dataset import Dataset
+from alexnet2012.data.statistics import Statistics
 from alexnet2012.errors import InputError
 
 
 class Part(Dataset):
-    """Some images of ``whole``, by index, in that order; unless given, its statistics are those of these alone."""
+    """Some images of ``whole``, by index, in that order."""
 
     def __init__(self, whole: Dataset, indices: NDArray[np.int64]) -> None:
         super().__init__(np.asarray(whole.labels)[indices], whole.classes, None)
         self.whole, self.indices, self.square256 = whole, indices, whole.square256
+
+    @property
+    def statistics(self) -> Statistics:
+        """Unless given, those that a prepared ``whole`` keeps, of all its images, else those of these images alone."""
+        kept = self._statistics is None and self.square256
+        return self.whole.statistics if kept else super().statistics
 
     def encoded(self, index: int) -> bytes:
         return self.whole.encoded(int(self.indices[index]))
