@@ -19,11 +19,13 @@ from alexnet2012.reporting.error_table import summary, table
 from alexnet2012.trained import TrainedAlexNet, load_checkpoint
 from outputs import output_file, progress, refuse_overwriting
 
-OF_CHECKPOINTS = ("data", "split", "crops", "batch_size", "loader", "workers", "threads", "placement")  # flags
+OF_CHECKPOINTS = (  # flags
+    "data", "split", "crops", "batch_size", "loader", "workers", "threads", "placement", "centre_predictions"
+)  # fmt: skip
 
 
 def flags() -> Parser:
-    parser = Parser("Top-1 and top-5 error of one checkpoint, or of several and of their averaged softmax outputs.")
+    parser = Parser("Errors and loss of one checkpoint, or of several and of their averaged softmax outputs.")
     add = parser.add_argument
     add("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT")
     add("--average", nargs="+", type=Path, metavar="FILE", help="average predictions kept in files instead")
@@ -33,6 +35,7 @@ def flags() -> Parser:
     add("--crops", type=int, default=1, choices=CROPS, help="the centre crop, or ten crops (P §4.1)")
     add("--json", type=output_file, metavar="FILE", help="write the errors")
     add("--predictions", type=output_file, metavar="FILE", help="keep the (averaged) softmax outputs, an npz")
+    add("--centre-predictions", type=output_file, metavar="FILE", help="the same of the centre crop alone")
     add(
         "--per-class",
         type=output_file,
@@ -60,7 +63,8 @@ def arguments() -> Namespace:
         )
     if min(given.batch_size, given.workers, given.threads or 1) < 1:
         raise InputError("--batch-size, --workers and --threads: must be at least 1")
-    refuse_overwriting((given.json, given.predictions, given.per_class), given.average or given.checkpoints)
+    outputs = (given.json, given.predictions, given.centre_predictions, given.per_class)
+    refuse_overwriting(outputs, given.average or given.checkpoints)
     given.weights = checked_weights(given.weights, len(given.average or given.checkpoints))
     return given
 
@@ -81,8 +85,14 @@ def run(given: Namespace) -> None:
         passage = Passage(crops, given.batch_size, given.loader, given.workers)
         statistics = [net.statistics for net in nets]
         with naming_lost_ranks(layout.heartbeat), progress("images", len(dataset), layout.first) as done:
-            assessment = assess(nets, statistics, given.weights, layout, dataset, passage, done)
+            assessment = assess(nets, statistics, given.weights, layout, dataset, passage, kept(given, crops), done)
         agree(layout, lambda: report(given, assessment))
+
+
+def kept(given: Namespace, crops: int) -> set[int]:
+    """Of which numbers of crops the flags want predictions."""
+    wanted = {crops} if given.predictions or given.per_class else set()
+    return wanted | {1} if given.centre_predictions else wanted
 
 
 def check(given: Namespace, layout: Layout) -> None:
@@ -110,16 +120,19 @@ def announce(given: Namespace, layout: Layout, nets: list[TrainedAlexNet]) -> No
 
 def report(given: Namespace, assessment: Assessment) -> None:
     """Print the errors and write the files asked for."""
-    members, kept = given.average or given.checkpoints, assessment.predictions
+    members, predictions = given.average or given.checkpoints, assessment.predictions
     print("\n".join(table(members, assessment)), flush=True)
     if given.json:
         write_text(given.json, json.dumps(summary(members, assessment), indent=2) + "\n")
     if given.predictions:
         with atomic_write(given.predictions) as partial:
-            kept.save(partial)
+            predictions[assessment.crops].save(partial)
+    if given.centre_predictions:
+        with atomic_write(given.centre_predictions) as partial:
+            predictions[1].save(partial)
     if given.per_class:
         with atomic_write(given.per_class) as partial:
-            write_per_class(kept, partial)
+            write_per_class(predictions[assessment.crops], partial)
 
 
 if __name__ == "__main__":

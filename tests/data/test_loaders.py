@@ -37,6 +37,9 @@ class Memory(Dataset):
     def name(self, index: int) -> str:
         return f"memory: image {index}"
 
+    def identity(self) -> bytes:
+        return b"memory"
+
 
 def encode(pixels: NDArray[np.uint8], kind: str = "JPEG", **settings) -> bytes:
     file = io.BytesIO()

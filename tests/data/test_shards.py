@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import pickle
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader
 from alexnet2012.data.shards import INDEX, ShardDataset, ShardWriter
 from alexnet2012.data.statistics import Sums
 from alexnet2012.errors import InputError
+from alexnet2012.evaluation.predictions import fingerprint
 
 
 def jpeg(number: int) -> bytes:
@@ -82,6 +84,18 @@ def test_a_webdataset_reader_reads_the_shards(prepared: Path) -> None:
     raw = list(webdataset.WebDataset(urls, shardshuffle=False))
     assert [sample["jpg"] for sample in raw] == [image for _, image, _ in IMAGES]
     gc.collect()
+
+
+def test_a_set_is_told_from_others_without_reading_an_image(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, other = (shutil.copytree(prepared, tmp_path / name) for name in ("copy", "other"))
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"settings": {"classes": 3, "source": "others"}}))
+    monkeypatch.setattr(ShardDataset, "_read", None)
+    val, same, unlike = (fingerprint(ShardDataset(path, "val")) for path in (prepared, copy, other))
+    assert val == same != unlike
+    assert val != fingerprint(ShardDataset(prepared, "train"))
 
 
 def test_writing_again_gives_the_same_bytes(prepared: Path, tmp_path: Path) -> None:

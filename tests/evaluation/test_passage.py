@@ -16,6 +16,7 @@ from alexnet2012.data.dataset import TreeDataset
 from alexnet2012.distributed import Layout
 from alexnet2012.evaluation import evaluate
 from alexnet2012.evaluation.crops import crop_offsets, views
+from alexnet2012.evaluation.ensemble import assess
 from alexnet2012.evaluation.evaluate import Passage, evaluating, outputs, softmax
 
 
@@ -83,6 +84,18 @@ def test_the_centre_crop_is_one_of_the_ten(val: Dataset, tmp_path: Path) -> None
     )
     torch.testing.assert_close(ten[1], one[0])
     assert not torch.allclose(ten[0], one[0])
+
+
+@pytest.mark.parametrize(("keep", "rank"), [((), 0), ((1, 10), 0), ((1, 10), 1)])
+def test_probabilities_are_kept_where_they_are_wanted_and_on_rank_0_alone(
+    keep: tuple[int, ...], rank: int, val: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = load_checkpoint(write_checkpoint(tmp_path / "net.pt", val), "cpu")
+    monkeypatch.setattr(Layout, "first", rank == 0)
+    assessment = assess([net], [net.statistics], [1.0], Layout(), val, Passage(10, 5), keep)
+    assert set(assessment.predictions) == (set(keep) if rank == 0 else set())
+    for crops, kept in assessment.predictions.items():
+        assert kept.crops == crops and vars(kept.error_rates()) == pytest.approx(vars(assessment.average[crops]))
 
 
 def test_the_mode_of_the_net_is_left_alone(val: Dataset, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from running import write_tree
 
 from alexnet2012.data import open_dataset
+from alexnet2012.data.part import Part
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation.ensemble import assess_kept, checked_weights
 from alexnet2012.evaluation.predictions import Predictions, average, fingerprint, load_alike, write_per_class
@@ -40,7 +41,7 @@ def test_an_average_is_that_of_the_arrays(weights: list[float]) -> None:
     np.testing.assert_allclose(average([one, other], weights).probabilities, by_hand, rtol=1e-6)
     wrong = 100 * (by_hand.argmax(1) != one.labels).mean()
     assessment = assess_kept([one, other], weights)
-    assert assessment.average.top1_error == pytest.approx(wrong)
+    assert assessment.average[10].top1_error == pytest.approx(wrong)
     assert assessment.each == [one.error_rates(), other.error_rates()]
 
 
@@ -118,8 +119,16 @@ def test_errors_and_confusions_by_class(tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_tells_images_apart_but_not_places(tmp_path: Path) -> None:
-    here, there, fewer = (
-        open_dataset(write_tree(tmp_path / name, classes=2, train=1, val=images), "val")
-        for name, images in (("here", 2), ("there", 2), ("fewer", 1))
+    here, there, fewer, renamed = (
+        write_tree(tmp_path / name, classes=2, train=1, val=images)
+        for name, images in (("here", 2), ("there", 2), ("fewer", 1), ("renamed", 2))
     )
-    assert fingerprint(here) == fingerprint(there) != fingerprint(fewer)
+    (renamed / "val" / "class1" / "0.JPEG").rename(renamed / "val" / "class1" / "2.JPEG")
+    val = open_dataset(here, "val")
+    assert fingerprint(val) == fingerprint(open_dataset(there, "val"))
+    others = [
+        *(open_dataset(path, "val") for path in (fewer, renamed)),
+        Part(val, np.array([0, 1])),
+        Part(val, np.array([0, 3])),
+    ]
+    assert len({fingerprint(dataset) for dataset in [val, *others]}) == 5

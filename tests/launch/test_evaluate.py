@@ -57,6 +57,7 @@ def test_two_nets_alone_and_averaged_equal_a_plain_loop(
     files = {
         "--json": tmp_path / "errors.json",
         "--predictions": tmp_path / "kept.npz",
+        "--centre-predictions": tmp_path / "centre.npz",
         "--per-class": tmp_path / "c.csv",
     }
     ended = here(
@@ -72,6 +73,10 @@ def test_two_nets_alone_and_averaged_equal_a_plain_loop(
         assert told["top5_error"] == pytest.approx(error_by_hand(outputs, val.labels, 5))
         assert told["loss"] == pytest.approx(nats_by_hand(outputs, val.labels), rel=1e-5)
     np.testing.assert_allclose(Predictions.load(files["--predictions"]).probabilities, np.mean(alone, 0), atol=1e-4)
+    centre = Predictions.load(files["--centre-predictions"])
+    assert centre.crops == 1
+    if crops == 10:
+        assert vars(centre.error_rates()) == pytest.approx(errors["centre_crop"])
     by_class = list(csv.DictReader(files["--per-class"].read_text().splitlines()))
     assert sum(float(row["top1_error"]) for row in by_class) / 7 == pytest.approx(errors["top1_error"], abs=1e-3)
 

@@ -54,6 +54,10 @@ class Dataset(ABC):
     def name(self, index: int) -> str:
         """What an error calls image ``index``: its path, or where it lies."""
 
+    @abstractmethod
+    def identity(self) -> bytes:
+        """What tells its images, beside their labels, from those of another set, wherever it lies; no image is read."""
+
     @property
     def statistics(self) -> Statistics:
         """Of the training split, whichever split this is; measured when first asked for, unless given."""
@@ -99,6 +103,9 @@ class ArrayDataset(Dataset):
     def name(self, index: int) -> str:
         return f"{self.origin}: image {index}"
 
+    def identity(self) -> bytes:
+        return Path(self.origin).name.encode()
+
 
 class TreeDataset(Dataset):
     """Images in ``directory/<folder>/``, a folder a class, sorted by folder, then by name; classes are in words.
@@ -129,6 +136,9 @@ class TreeDataset(Dataset):
 
     def name(self, index: int) -> str:
         return str(self.path(index))
+
+    def identity(self) -> bytes:
+        return self._names + self._ends.tobytes()
 
 
 def open_dataset(data: str | Path, split: str) -> Dataset:

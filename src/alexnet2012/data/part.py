@@ -30,6 +30,9 @@ class Part(Dataset):
     def name(self, index: int) -> str:
         return self.whole.name(int(self.indices[index]))
 
+    def identity(self) -> bytes:
+        return self.whole.identity() + self.indices.tobytes()
+
 
 def hold_back(train: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
     """The training images in two parts, the second of about ``fraction`` of them, drawn by ``seed``.

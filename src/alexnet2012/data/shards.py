@@ -124,6 +124,10 @@ class ShardDataset(Dataset):
         header = self._read(shard, offset - BLOCK, BLOCK)
         return f"{self.shards[shard]}: {header[:100].rstrip(bytes(1)).decode(errors='replace').removesuffix('.jpg')}"
 
+    def identity(self) -> bytes:
+        """All that decided its bytes: source, order and encoding."""
+        return json.dumps([self.split, read_manifest(self.directory)["settings"]], sort_keys=True).encode()
+
     def _read(self, shard: int, offset: int, length: int) -> bytes:
         if not 0 <= shard < len(self.shards):
             raise InputError(f"{self.directory / self.split}-index.npy: names shard {shard}, which is none; {ADVICE}")

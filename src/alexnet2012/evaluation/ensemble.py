@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from alexnet2012.data import Dataset, Statistics
 from alexnet2012.distributed import Layout
@@ -22,10 +20,11 @@ from alexnet2012.network import AlexNet
 class Assessment:
     """What one net or several are worth; one net is its own average."""
 
-    each: list[ErrorRates]  # of every net alone
-    centre: ErrorRates | None  # of the average, its centre crops alone; None where they were not kept
-    predictions: Predictions  # of the average
-    average: ErrorRates
+    crops: int
+    each: list[ErrorRates]  # of every net alone, over ``crops``
+    average: dict[int, ErrorRates]  # by number of crops: ``crops``, and 1 where the nets were there to tell
+    classes: int
+    predictions: dict[int, Predictions] = field(default_factory=dict)  # of the average, on rank 0: those asked for
 
 
 def assess(
@@ -35,31 +34,42 @@ def assess(
     layout: Layout,
     dataset: Dataset,
     passage: Passage,
+    keep: Collection[int] = (),
     progress: Callable[[int], object] = lambda images: None,
 ) -> Assessment:
-    """Pass ``dataset`` once through all ``nets``: every image is decoded once. The same result on every rank.
+    """Pass ``dataset`` once through all ``nets``: every image is decoded once. The same errors on every rank.
 
-    Each net subtracts the mean image of its own ``statistics``; ``weights`` are those of the average. ``progress`` is
-    told the number of images just done.
+    Each net subtracts the mean image of its own ``statistics``; ``weights`` are those of the average. ``keep`` names
+    the predictions that rank 0 is to keep, by number of crops: ``passage.crops``, 1, or both; of ImageNet's training
+    split they take 5 GB. ``progress`` is told the number of images just done.
     """
-    each, centre, both = [ErrorCount() for _ in nets], ErrorCount(), ErrorCount()
-    rows: list[Tensor] = []
+    of_nets, average = [ErrorCount() for _ in nets], {crops: ErrorCount() for crops in (1, passage.crops)}
+    kept = {crops: blank_predictions(dataset, crops) for crops in keep} if layout.first else {}
+    done = 0
     for scores, labels in outputs(nets, statistics, layout, dataset, passage):
         mean = sum(weight * of_net for weight, of_net in zip(weights, scores, strict=True)) / sum(weights)
-        for count, of_net in zip([*each, both, centre], [*scores[:, 0], *mean], strict=True):
+        by_crops = {1: mean[1], passage.crops: mean[0]}
+        for count, of_net in zip([*of_nets, *average.values()], [*scores[:, 0], *by_crops.values()], strict=True):
             count.add(of_net, labels)
-        rows.append(mean[0].cpu())
+        for crops, of_all in kept.items():
+            of_all.probabilities[done : done + len(labels)] = by_crops[crops].cpu().numpy()
+        done += len(labels)
         progress(len(labels))
-    labels_of_all = np.asarray(dataset.labels, dtype=np.int64)
-    probabilities = torch.cat(rows).numpy()
-    kept = Predictions(probabilities, labels_of_all, list(dataset.classes), passage.crops, fingerprint(dataset))
-    return Assessment([count.rates() for count in each], centre.rates(), kept, both.rates())
+    rates = {crops: count.rates() for crops, count in average.items()}
+    return Assessment(passage.crops, [count.rates() for count in of_nets], rates, len(dataset.classes), kept)
+
+
+def blank_predictions(dataset: Dataset, crops: int) -> Predictions:
+    """Predictions for ``dataset`` whose probabilities are yet to be written."""
+    probabilities = np.empty((len(dataset), len(dataset.classes)), np.float32)
+    labels = np.asarray(dataset.labels, np.int64)
+    return Predictions(probabilities, labels, list(dataset.classes), crops, fingerprint(dataset))
 
 
 def assess_kept(several: Sequence[Predictions], weights: Sequence[float]) -> Assessment:
     """The same from predictions kept in files, without the nets."""
-    mean = average(several, weights)
-    return Assessment([one.error_rates() for one in several], None, mean, mean.error_rates())
+    mean, each = average(several, weights), [one.error_rates() for one in several]
+    return Assessment(mean.crops, each, {mean.crops: mean.error_rates()}, len(mean.class_names), {mean.crops: mean})
 
 
 def checked_weights(weights: Sequence[float] | None, members: int) -> list[float]:
