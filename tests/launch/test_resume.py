@@ -27,7 +27,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from alexnet2012.data import Statistics
 from alexnet2012.training import checkpoint
-from alexnet2012.training.trainer import Trainer
+from alexnet2012.training.trainer import EpochMeans, Trainer
 
 STEPS = ("--max-steps", 20)
 STUCK = Path(__file__).with_name("train_without_beginning.py")
@@ -178,10 +178,17 @@ def test_an_epoch_tells_the_means_of_its_steps(one_process: Path) -> None:
     for row in rows(one_process):
         if "train_loss" in row:
             of_epoch = [steps[step] for step in range(row["step"] - 5, row["step"] + 1)]
-            assert row["train_loss"] == sum(step["loss"] for step in of_epoch) / 6
+            assert row["train_loss"] == pytest.approx(sum(step["loss"] for step in of_epoch) / 6, rel=1e-12)
             assert row["train_top1_error"] == pytest.approx(sum(step["batch_top1_error"] for step in of_epoch) / 6)
             assert 0 < row["val_loss"] < 2
     assert [row["step"] for row in rows(one_process) if "train_loss" in row] == [6, 12, 18]
+
+
+def test_a_short_batch_weighs_less_in_the_means_of_its_epoch() -> None:
+    means = EpochMeans()
+    means.add(6, 1.0, 0.5)
+    means.add(3, 4.0, 1.0)
+    assert means.row(9) == {"train_loss": 2.0, "train_top1_error": pytest.approx(100 * 6 / 9)}
 
 
 def test_an_epoch_begun_by_an_older_version_tells_no_mean_of_a_part(tree: Path, tmp_path: Path) -> None:

@@ -47,20 +47,22 @@ class Outcome:
 
 @dataclass
 class EpochMeans:
-    """What the steps of an epoch gave so far: sums that a checkpoint keeps, so that a stop changes no bit of a mean."""
+    """Sums over the images of an epoch so far. A checkpoint keeps them, so that a stop changes no bit of a mean."""
 
-    steps: int = 0
-    loss: float = 0.0
-    top1_error: float = 0.0  # 0..1
+    images: int = 0
+    loss: float = 0.0  # nats
+    wrong: float = 0.0  # images
 
-    def add(self, loss: float, wrong: float) -> None:
-        self.steps, self.loss, self.top1_error = self.steps + 1, self.loss + loss, self.top1_error + wrong
+    def add(self, images: int, loss: float, top1_error: float) -> None:
+        """A batch's means, the error 0..1."""
+        self.images, self.loss = self.images + images, self.loss + images * loss
+        self.wrong += images * top1_error
 
-    def row(self, steps: int) -> dict[str, float]:
-        """The means over the epoch's ``steps``; none where an older checkpoint did not keep the first of them."""
-        if self.steps < steps:
+    def row(self, images: int) -> dict[str, float]:
+        """The means over the epoch's ``images``; none where an older version trained the first of them."""
+        if self.images < images:
             return {}
-        return {"train_loss": self.loss / steps, "train_top1_error": 100 * self.top1_error / steps}
+        return {"train_loss": self.loss / images, "train_top1_error": 100 * self.wrong / images}
 
 
 class Trainer:
@@ -203,7 +205,7 @@ class Trainer:
         loss, wrong, stop, out_of_data = outcome.means.read()
         if not math.isfinite(loss):
             self.raise_diverged(outcome, loss)
-        self.epoch_means.add(loss, wrong)
+        self.epoch_means.add(self.plan.rows(outcome.step - 1), loss, wrong)
         if outcome.pace:
             self.report(outcome, outcome.pace, loss, wrong)
         if outcome.step == self.recipe.stuck_images // self.recipe.batch_size and self.log:
@@ -312,7 +314,8 @@ class Trainer:
         self.epochs_since_best = 0 if improved else self.epochs_since_best + 1
         self.best_top1_error = min(rates.top1_error, self.best_top1_error)
         if self.log:
-            trained = self.epoch_means.row(self.plan.steps_per_epoch)
+            last = self.step - 1
+            trained = self.epoch_means.row(self.plan.first_position(last) + self.plan.rows(last))
             self.log.epoch(self.step, self.epoch(self.step), self.recipe.epochs, trained, rates)
         self.epoch_means = EpochMeans()
         return improved
