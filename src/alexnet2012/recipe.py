@@ -287,6 +287,11 @@ RESULTS_2012 = (
 )
 
 
+def result_2012(nets: int, crops: int) -> Result2012 | None:
+    """What 2012 measured with as many nets and crops: on ILSVRC-2012's validation set, or else on other data."""
+    return next((result for result in RESULTS_2012 if (result.nets, result.crops) == (nets, crops)), None)
+
+
 @dataclass(frozen=True)
 class Difference2012:
     """How much worse than the base net a variant was in 2012: percentage points of error; None: no figure given."""

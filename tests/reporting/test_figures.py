@@ -107,17 +107,19 @@ def test_figure_4_right() -> None:
     assert framed == [place in (0, 1 + row) for row in range(5) for place in range(7)]
 
 
-def write_metrics(path: Path, classes: int | None, drop_at: int = 500) -> Path:
+def write_metrics(path: Path, classes: int | None, drop_at: int = 500, old: bool = False) -> Path:
+    """``old``: as before epochs had means and validation a loss."""
     path.mkdir(parents=True)
     if classes:
         (path / "config.json").write_text(json.dumps({"classes": classes}))
-    lines = []
+    lines, error_of_batch = [], "train_top1_error" if old else "batch_top1_error"
     for step in range(10, 901, 10):
         row = {"step": step, "epoch": (step - 1) // 100 + 1, "lr": 0.01 if step < drop_at else 0.001}
-        lines.append(json.dumps(row | {"loss": 7 / (1 + step / 100), "batch_top1_error": 100 - step / 20}))
+        lines.append(json.dumps(row | {"loss": 7 / (1 + step / 100), error_of_batch: 100 - step / 20}))
         if step % 100 == 0:
             errors = {"val_top1_error": 90 - step / 20, "val_top5_error": 60 - step / 20}
-            lines.append(json.dumps({"step": step, "epoch": step // 100} | errors))
+            means = {} if old else {"val_loss": 6 - step / 200, "train_loss": 5 - step / 200, "train_top1_error": 80}
+            lines.append(json.dumps({"step": step, "epoch": step // 100} | errors | means))
     (path / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 9']))  # as a killed run leaves it
     return path / "metrics.jsonl"
 
@@ -128,8 +130,40 @@ def test_learning_curves(tmp_path: Path) -> None:
     figure = draw_curves(runs)
     assert_readable(figure)
     assert f"ln(1000) = {math.log(1000):.2f}" in said(figure) and said(figure).count("rate x 0.1") == 2
-    assert {"epochs", "training loss, nats", "error, %", "one"} <= set(said(figure).split("\n"))
+    assert {"epochs", "loss, nats", "error, %", "one"} <= set(said(figure).split("\n"))
     assert runs[0].drops() == [(500, pytest.approx(0.1))] and runs[0].steps_per_epoch() == 100
+
+
+def drawn(axes: Axes, style: str) -> list[list[float]]:
+    """The values of the lines of this style that are not faint."""
+    lines = [line for line in axes.lines if line.get_linestyle() == style and line.get_alpha() is None]
+    return [list(line.get_ydata()) for line in lines if len(line.get_ydata()) > 2]
+
+
+def test_epochs_means_and_the_validation_s_loss_are_drawn_and_old_files_too(tmp_path: Path) -> None:
+    new, old = (
+        draw_curves([read_curves(write_metrics(tmp_path / name, 10, old=name == "old"))]).axes
+        for name in ("new", "old")
+    )
+    assert drawn(new[0], "-") == [[5 - epoch / 2 for epoch in range(1, 10)]]
+    assert drawn(new[0], "--") == [[6 - epoch / 2 for epoch in range(1, 10)]]
+    assert drawn(new[1], "-") == [[80] * 9]
+    assert len(drawn(old[0], "-")[0]) == len(drawn(old[1], "-")[0]) == 90 and drawn(old[0], "--") == []
+
+
+def test_2012_s_last_errors_stand_at_the_edge_of_imagenet_s_curves(tmp_path: Path) -> None:
+    figure = draw_curves([read_curves(write_metrics(tmp_path / "run", 1000))])
+    assert_readable(figure)
+    loss, error = (
+        [list(line.get_ydata()) for line in axes.lines if line.get_label()[0] != "_"] for axes in figure.axes
+    )
+    assert (loss, error) == ([[1.741473], [1.706031]], [[40.7, 18.2], [39.0, 18.3]])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "2012, #145: ten crops, ILSVRC-2012 validation",
+        "2012, #145: centre crop, ILSVRC-2010 test",
+    ]
+    assert not draw_curves([read_curves(write_metrics(tmp_path / "ten", 10))]).legends
 
 
 def test_a_run_before_its_first_epoch_is_drawn_by_step(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from alexnet2012.data.imagenet_source import OFFICIAL
 from alexnet2012.evaluation.ensemble import Assessment
 from alexnet2012.evaluation.errors import ErrorRates
-from alexnet2012.recipe import RESULTS_2012, VAL_2012
+from alexnet2012.recipe import VAL_2012, Result2012, result_2012
 
 
 def table(members: Sequence[Path], assessment: Assessment) -> list[str]:
@@ -24,7 +24,7 @@ def table(members: Sequence[Path], assessment: Assessment) -> list[str]:
     beside = is_ilsvrc_2012(assessment)
     lines = [f"{'':{width}}  top-1 %  top-5 %    nats{'   2012: top-1, top-5, nats' * beside}"]
     for name, nets, of, rates in rows:
-        in_2012 = f"   {results_2012(nets, of)}" * beside
+        in_2012 = f"   {in_words(result_2012(nets, of))}" * beside
         lines.append(f"{name:{width}}  {rates.top1_error:7.2f}  {rates.top5_error:7.2f}  {rates.loss:6.4f}{in_2012}")
     lines.append(f"{together[crops].images} images")
     return lines + ["#145 is the authors' own net, which --recipe source follows"] * beside
@@ -40,14 +40,13 @@ def is_ilsvrc_2012(assessment: Assessment) -> bool:
     return (images, assessment.classes) == (OFFICIAL["val"], OFFICIAL["classes"])
 
 
-def results_2012(nets: int, crops: int) -> str:
-    """What 2012 measured with as many nets and crops, on ILSVRC-2012 or else on the data of the year it did."""
-    found = next((result for result in RESULTS_2012 if (result.nets, result.crops) == (nets, crops)), None)
-    if found is None:
+def in_words(result: Result2012 | None) -> str:
+    """Its errors and loss, whose they are, and the data where these are not ILSVRC-2012's validation set."""
+    if result is None:
         return "not measured"
-    loss = "" if found.loss is None else f", {found.loss:.4f}"
-    where = "" if found.data == VAL_2012 else f", on {found.data}"
-    return f"{found.top1_error}, {found.top5_error}{loss} ({found.record}{where})"
+    loss = "" if result.loss is None else f", {result.loss:.4f}"
+    where = "" if result.data == VAL_2012 else f", on {result.data}"
+    return f"{result.top1_error}, {result.top5_error}{loss} ({result.record}{where})"
 
 
 def summary(members: Sequence[Path], assessment: Assessment) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from alexnet2012.data.imagenet_source import OFFICIAL
 from alexnet2012.errors import InputError
+from alexnet2012.recipe import result_2012
 from alexnet2012.reporting.figures.style import COLORS, SMALL, cut, new_figure, styled
 
 
@@ -27,7 +29,12 @@ class Curves:
     name: str
     classes: int | None  # None where the run's directory does not tell
     training: list[dict[str, float]]  # rows with step, loss, batch_top1_error (percent) and lr
-    validation: list[dict[str, float]]  # of each epoch: step, epoch, val_top1_error and val_top5_error (percent)
+    validation: list[dict[str, float]]  # of each epoch: step, epoch, val_top1_error and val_top5_error (percent); of
+    # newer runs also val_loss, train_loss (nats) and train_top1_error
+
+    def tells(self, name: str) -> bool:
+        """Whether every epoch has this value."""
+        return bool(self.validation) and all(name in row for row in self.validation)
 
     def steps_per_epoch(self) -> float | None:
         """Known once an epoch has ended."""
@@ -87,9 +94,9 @@ def classes_of(config: Path) -> int | None:
 
 @styled
 def draw_curves(runs: Sequence[Curves]) -> Figure:
-    """Loss above, errors below, a colour a run; ln(classes) and the drops of the rate are marked."""
+    """Loss above, errors below, a colour a run; ln(classes), the drops of the rate and 2012's end are marked."""
     lengths = [run.steps_per_epoch() for run in runs]
-    figure = new_figure(4.2 + 0.12 * len(runs), "constrained")
+    figure = new_figure(4.5 + 0.12 * len(runs), "constrained")
     figure.suptitle("Learning curves")
     above, below = figure.subplots(2, 1, sharex=True)
     drops: dict[float, float] = {}
@@ -106,26 +113,35 @@ def draw_curves(runs: Sequence[Curves]) -> Figure:
             xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", fontsize=SMALL,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )  # fmt: skip
-    above.set(ylabel="training loss, nats", ylim=(0, 1.15 * max([above.dataLim.ymax, *plateaus])))
+    above.set(ylabel="loss, nats", ylim=(0, 1.15 * max([above.dataLim.ymax, *plateaus])))
     below.set(ylabel="error, %", ylim=(0, 100), xlabel="epochs" if all(lengths) else "steps")
+    if OFFICIAL["classes"] in plateaus.values():
+        mark_2012(figure, above, below)
     legends(above, below, runs)
     return figure
 
 
 def draw_run(above: Axes, below: Axes, run: Curves, scale: float, color: str) -> None:
-    """One run's curves; ``scale`` is the steps of a unit of the x axis."""
-    steps = np.array([row["step"] for row in run.training]) / scale
+    """One run's curves; ``scale`` is the steps of a unit of the x axis.
+
+    Training's line joins the means of the epochs, or smooths the batches' values where those are not told.
+    """
+    steps, ends = (np.array([row["step"] for row in rows]) / scale for rows in (run.training, run.validation))
+    for axes, name, line in (
+        (above, "train_loss", "-"),
+        (above, "val_loss", "--"),
+        (below, "train_top1_error", "-"),
+        (below, "val_top1_error", "--"),
+        (below, "val_top5_error", ":"),
+    ):
+        if run.tells(name):
+            means = [row[name] for row in run.validation]
+            axes.plot(ends, means, line, color=color, linewidth=0.8, marker="o" if len(ends) < 20 else "", markersize=2)
     for axes, name in ((above, "loss"), (below, "batch_top1_error")):
-        values = np.array([row[name] for row in run.training])
+        values, alone = np.array([row[name] for row in run.training]), "o" if len(steps) == 1 else ""
         axes.plot(steps, values, color=color, linewidth=0.4, alpha=0.3)
-        axes.plot(
-            steps, smooth(values), color=color, linewidth=0.8, marker="o" if len(steps) == 1 else "", markersize=2
-        )
-    ends = np.array([row["step"] for row in run.validation]) / scale
-    marker = "o" if len(ends) < 20 else ""
-    for name, line in (("val_top1_error", "--"), ("val_top5_error", ":")):
-        errors = [row[name] for row in run.validation]
-        below.plot(ends, errors, color=color, linewidth=1, linestyle=line, marker=marker, markersize=2)
+        if not run.tells("train_loss"):
+            axes.plot(steps, smooth(values), color=color, linewidth=0.8, marker=alone, markersize=2)
 
 
 def mark_drops(above: Axes, below: Axes, drops: dict[float, float]) -> None:
@@ -139,6 +155,20 @@ def mark_drops(above: Axes, below: Axes, drops: dict[float, float]) -> None:
         )  # fmt: skip
 
 
+def mark_2012(figure: Figure, above: Axes, below: Axes) -> None:
+    """The final loss and errors of one net in 2012, at the right edge, with a legend that names their record."""
+    for crops, marker in ((10, "D"), (1, "s")):
+        result = result_2012(1, crops)
+        assert result and result.loss
+        said = f"2012, {result.record}: {'ten crops' if crops > 1 else 'centre crop'}, {result.data}"
+        for axes, values in ((above, [result.loss]), (below, [result.top1_error, result.top5_error])):
+            edge: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "clip_on": False, "zorder": 5}
+            axes.plot(
+                [1] * len(values), values, marker, color="black", fillstyle="none", markersize=4, label=said, **edge
+            )
+    figure.legend(*below.get_legend_handles_labels(), loc="outside lower center", frameon=False)
+
+
 def smooth(values: NDArray[Any]) -> NDArray[Any]:
     """The mean of the last 2 % of all rows, at each row; of fewer at the start."""
     window = max(1, len(values) // 50)
@@ -149,12 +179,12 @@ def smooth(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def legends(above: Axes, below: Axes, runs: Sequence[Curves]) -> None:
-    """Above each panel: whose the colours are, and what the lines of the errors are."""
+    """Above each panel: whose the colours are, and what the lines are."""
     colors = [
         Line2D([], [], color=color, label=cut(run.name, 2.6, False))
         for run, color in zip(runs, itertools.cycle(COLORS), strict=False)
     ]
-    lines: list[tuple[str, Any]] = [("top-1, training", "-"), ("top-1, validation", "--"), ("top-5, validation", ":")]
+    lines: list[tuple[str, Any]] = [("training, top-1", "-"), ("validation, top-1", "--"), ("top-5", ":")]
     styles = [Line2D([], [], color="black", linewidth=0.8, linestyle=line, label=name) for name, line in lines]
     for axes, handles, across in ((above, colors, 1), (below, styles, 3)):
         axes.legend(
