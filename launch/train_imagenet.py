@@ -31,6 +31,7 @@ def flags() -> Parser:
     add("--epochs", type=int, help="(default: the recipe's)")
     add("--batch-size", type=int, help="images a step over all processes (default: the recipe's)")
     add("--lr", type=float, help="rate of the weights (default: the recipe's)")
+    add("--weight-decay", type=float, help="of every layer (default: the recipe's)")
     add("--schedule", help="steps, plateau or constant (default: steps, or that of --net)")
     add("--seed", type=int, default=0)
     add("--width", type=float, default=1.0, help="multiplies kernels and neurons")
@@ -100,7 +101,7 @@ def recipe(given: Namespace) -> Recipe:
     """The named recipe with its variants and the numbers that flags replace."""
     if given.net != "2012":
         refuse_flags_of_2012(given)
-        return replaced(NETS[given.net].recipe(), given)
+        return replaced(NETS[given.net].recipe().varied(*variants(given)), given)
     if given.recipe not in RECIPES:
         raise InputError(f"--recipe {given.recipe}: must be one of {', '.join(RECIPES)}")
     return replaced(RECIPES[given.recipe]().varied(*variants(given)), given)
@@ -112,14 +113,16 @@ def refuse_flags_of_2012(given: Namespace) -> None:
     for name in ("recipe", "width"):
         if getattr(given, name) != parser.get_default(name):
             raise InputError(f"--net {given.net}: has no --{name}")
-    if variants(given):
-        raise InputError(f"--net {given.net}: has no variant {variants(given)[0]}")
+    if others := [name for name in variants(given) if name not in NETS[given.net].variants]:
+        raise InputError(f"--net {given.net}: has no variant {others[0]}")
 
 
 def replaced(named: Recipe, given: Namespace) -> Recipe:
     named = named if given.lr is None else named.with_lr(given.lr)
     if given.lr_scaling == "linear" and given.batch_size:
         named = named.with_lr(named.lr * given.batch_size / named.batch_size)
+    if given.weight_decay is not None:
+        named = dataclasses.replace(named, weight_decay=given.weight_decay, weight_decays=())
     fields = ("width", "epochs", "batch_size", "warmup_epochs")
     numbers = {name: getattr(given, name) for name in fields}
     return dataclasses.replace(named, **{name: value for name, value in numbers.items() if value is not None})

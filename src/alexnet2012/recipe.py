@@ -110,6 +110,7 @@ class OptimizationRecipe:
     bias_lr_held: bool = False  # the biases' rate stays while the weights' falls
     momentum: float = 0.9  # P §5
     weight_decay: float = 0.0005  # of weights, not of biases: P §5, S layer-params-145
+    weight_decays: tuple[float, ...] = ()  # instead of it, one for each layer with weights
     drop_factor: float = 10.0  # P §5
     schedule_epochs: int = 90  # the run that the epochs below are epochs of; a run of other length scales them, P §5
     warmup_epochs: float = 0.0  # of ``epochs``, the rate rising from 0; 2012 had none, ours for large batches
@@ -121,12 +122,16 @@ class OptimizationRecipe:
     plateau_patience: int = 5  # epochs without a better validation error before a drop, ours (P §5 gives none)
     new_order: bool = True  # of the images in each epoch, ours; S: one order for all epochs
     short_batch: bool = False  # whether the images that an epoch has left over make a batch of their own, ours; S: yes
+    subset: float = 1.0  # share of the training images, drawn by the seed, that ...
+    subset_epochs: int = 0  # ... the first epochs of ``schedule_epochs`` train on; the others train on all
     stuck_images: int = 1_000_000  # loss still near ln(classes) after these is worth a warning, ours
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "lr"):
             if not getattr(self, name) > 0:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
+        if not self.weight_decay >= 0:
+            raise InputError(f"--weight-decay {self.weight_decay:g}: must be at least 0")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise InputError(
                 f"--warmup-epochs {self.warmup_epochs:g}: must be at least 0 and below the {self.epochs} epochs"
@@ -180,7 +185,7 @@ class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
     def described(self) -> dict[str, Any]:
         """The fields by name; of a reference net those alone that it reads."""
         of_net = {field.name for field in dataclasses.fields(NetworkRecipe)} - {"net", "towers"}
-        unread = set() if self.net == "2012" else of_net
+        unread = set() if self.net == "2012" else of_net - {"activation"}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in unread}
 
     def with_lr(self, lr: float) -> Recipe:

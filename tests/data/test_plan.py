@@ -171,3 +171,29 @@ def test_evaluation_sees_each_image_once(images, batch_size, parts):
     joined = [np.concatenate(same_batch) for same_batch in zip(*batches, strict=True)]
     assert np.array_equal(np.concatenate(joined), np.arange(images))
     assert all(part.dtype == np.int64 for part in joined)
+
+
+def test_the_first_epochs_train_on_a_subset_and_each_image_of_it_once():
+    """Four of six epochs on four fifths of 50 images, in batches of 5."""
+    recipe = paper_recipe(subset=0.8, subset_epochs=2, schedule_epochs=3, epochs=6)
+    run = TrainingPlan(recipe, 50, 5, 7, statistics(), 6)
+    assert (run.subset_epochs, run.steps, run.first_step(4), run.first_step(5)) == (4, 4 * 8 + 2 * 10, 32, 42)
+    assert [run.place(step) for step in (0, 8, 31, 32, 51)] == [(0, 0), (1, 0), (3, 7), (4, 0), (5, 9)]
+    epochs = [[] for _ in range(6)]
+    for step in range(run.steps):
+        epochs[run.epoch_of(step)] += run.views(step).index.tolist()
+    subset = set(epochs[0])
+    assert all(len(epoch) == 40 and set(epoch) == subset for epoch in epochs[:4])
+    assert all(sorted(epoch) == list(range(50)) for epoch in epochs[4:])
+    assert epochs[0] != epochs[1]
+    other = TrainingPlan(recipe, 50, 5, 8, statistics(), 6)
+    assert set(other.images_at(0, 0, 40).tolist()) != subset
+
+
+def test_the_schedules_epochs_fall_on_their_steps_where_epochs_are_unequal():
+    recipe = paper_recipe(subset=0.8, subset_epochs=2, schedule_epochs=4, epochs=8)
+    run = TrainingPlan(recipe, 50, 5, 7, statistics(), 8)
+    assert [run.step_of(epoch) for epoch in (0, 1, 2, 3, 4)] == [0, 16, 32, 52, 72]
+    for epochs in (1, 4, 7, 90):
+        equal = plan(paper_recipe(), batch_size=128, epochs=epochs)
+        assert [equal.step_of(epoch) for epoch in range(91)] == [equal.steps * epoch // 90 for epoch in range(91)]

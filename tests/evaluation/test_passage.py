@@ -18,6 +18,7 @@ from alexnet2012.evaluation import evaluate
 from alexnet2012.evaluation.crops import crop_offsets, views
 from alexnet2012.evaluation.ensemble import assess
 from alexnet2012.evaluation.evaluate import Passage, evaluating, outputs, softmax
+from alexnet2012.network.reference import NETS
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +31,26 @@ def test_ten_crops_are_corners_centre_and_their_reflections() -> None:
     expected = [(*offset, False) for offset in offsets] + [(*offset, True) for offset in offsets]
     assert crop_offsets(paper_recipe(), 10) == expected
     assert crop_offsets(paper_recipe(), 1) == [(16, 16, False)]
+    corners = {offset[:2] for offset in crop_offsets(NETS["conv-local-13pct"].recipe(), 10)}
+    assert corners == {(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)}
 
 
-@pytest.mark.parametrize("recipe", [paper_recipe(), source_recipe()], ids=lambda recipe: recipe.name)
+RECIPES = [paper_recipe(), source_recipe(), NETS["conv-local-13pct"].recipe()]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("crops", [1, 10])
 def test_views_of_an_image(recipe, crops: int) -> None:
-    random = np.random.default_rng(0)
-    image, mean = random.integers(0, 256, (256, 256, 3)).astype(np.uint8), random.random((256, 256, 3)) * 255
+    random, side, size = np.random.default_rng(0), recipe.image_size, recipe.crop_size
+    edge = (side - size) // 2
+    image, mean = random.integers(0, 256, (side, side, 3)).astype(np.uint8), random.random((side, side, 3)) * 255
     shown = list(views(torch.from_numpy(image)[None], torch.from_numpy(mean).float(), recipe, crops))
     assert len(shown) == crops
     for view, (top, left, reflected) in zip(shown, crop_offsets(recipe, crops), strict=True):
-        crop, under = image[top : top + 224, left : left + 224], mean[top : top + 224, left : left + 224]
+        crop, under = image[top : top + size, left : left + size], mean[top : top + size, left : left + size]
         if reflected:
             crop, under = crop[:, ::-1], under[:, ::-1]
-        expected = crop - (mean[16:240, 16:240] if recipe.mean_central else under)
+        expected = crop - (mean[edge : edge + size, edge : edge + size] if recipe.mean_central else under)
         np.testing.assert_allclose(view[0].permute(1, 2, 0).numpy(), expected, atol=1e-4)
 
 

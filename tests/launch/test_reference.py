@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from running import ROOT, TRAIN, here, losses, rows
+from running import ROOT, TRAIN, assert_same_to_the_bit, here, losses, rows
 
 from alexnet2012.data import open_dataset
 from alexnet2012.trained import load_checkpoint
@@ -24,6 +24,8 @@ LENET = ("--net", "lenet-relu", "--data", "sample", "--loader", "torch", "--work
     [
         (("--net", "d2l", "--no-lrn"), "--net d2l: has no variant no-lrn"),
         (("--net", "d2l", "--width", "0.5"), "--net d2l: has no --width"),
+        (("--net", "lenet", "--activation", "tanh"), "--net lenet: has no variant tanh"),
+        (("--net", "19pct", "--weight-decay", "-1"), "--weight-decay -1: must be at least 0"),
         (("--net", "vgg"), "invalid choice: 'vgg'"),
         (("--val-fraction", "1.5"), "--val-fraction 1.5: must be above 0 and below 1"),
         (("--early-stop", "0"), "--early-stop 0: must be above 0"),
@@ -82,3 +84,29 @@ def test_early_stopping_ends_a_run_for_good(tree: Path, tmp_path: Path) -> None:
     assert "done" in ended.out.splitlines()[-1]
     again = here(TRAIN, *words, "--out", tmp_path / "run")
     assert "already trained" in again.out
+
+
+def test_a_net_of_cifar10_trains_its_whole_schedule_and_resumes_exactly(tree: Path, tmp_path: Path) -> None:
+    """40 images in batches of 8: two epochs on 32 of them, two on all; the rate drops after 3.5 and 3.75 epochs."""
+    flags = ("--net", "conv-local-13pct-lrn", "--data", tree, "--epochs", 4, "--batch-size", 8, *LENET[4:])
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    ended = here(TRAIN, *flags, "--out", whole, "--max-steps", 17)
+    assert ended.code == 0, ended.err
+    for steps in (7, 17):
+        assert here(TRAIN, *flags, "--out", parts, "--max-steps", steps).code == 0
+    assert_same_to_the_bit(parts, whole)
+    lr = [row["lr"] for row in rows(whole) if "loss" in row]
+    assert lr == pytest.approx([1e-3] * 15 + [1e-4] + [1e-5])
+    assert [row["step"] for row in rows(whole) if "val_top1_error" in row] == [4, 8, 13]
+    assert load_checkpoint(whole / "checkpoints" / "last.pt", "cpu").statistics.mean.shape == (32, 32, 3)
+
+
+def test_tanh_without_decay(tree: Path, tmp_path: Path) -> None:
+    flags = ("--net", "19pct", "--data", tree, "--activation", "tanh", "--weight-decay", 0, "--lr", 0.01, *LENET[4:])
+    ended = here(TRAIN, *flags, "--batch-size", 8, "--max-steps", 1, "--out", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    assert (settings["recipe.activation"], settings["recipe.weight_decay"], settings["recipe.weight_decays"]) == (
+        "tanh", 0.0, [],
+    )  # fmt: skip
+    assert (settings["recipe.lr"], settings["recipe.bias_lr"]) == (0.01, 0.02)

@@ -18,6 +18,10 @@ PARAMETERS = {  # kernels x inputs x area + biases
     "torchvision": 61_100_840 - 990 * 4097,  # the published count, less 990 classes
 }  # fmt: skip
 PARAMETERS["lenet-relu"] = PARAMETERS["lenet"]
+PARAMETERS |= {  # each layer's in test_cuda_convnet.py
+    "conv-local-13pct": 1_116_490, "conv-local-13pct-lrn": 1_116_490, "conv-local-11pct": 2_112_970,
+    "19pct": 89_578, "18pct": 89_578,
+}  # fmt: skip
 
 
 def small(name: str) -> tuple[ReferenceNet, torch.Tensor]:

@@ -54,19 +54,42 @@ class TrainingPlan:
         self.recipe, self.images, self.batch_size, self.seed, self.epochs = recipe, images, batch_size, seed, epochs
         self.color_axes = statistics.color_axes
         self.steps_per_epoch = steps_per_epoch(images, batch_size, recipe.short_batch)
-        self.steps = self.steps_per_epoch * epochs
+        self.subset_epochs = epochs * recipe.subset_epochs // recipe.schedule_epochs
+        subset = round(images * recipe.subset)
+        self.steps_per_subset_epoch = steps_per_epoch(subset, batch_size, recipe.short_batch)
+        self.subset = _subset(seed, images, subset if self.subset_epochs else 0)
+        self.steps = self.first_step(epochs)
+
+    def first_step(self, epoch: int) -> int:
+        """The first step of ``epoch``, both counted from 0. The first ``subset_epochs`` are those of a subset."""
+        short = min(epoch, self.subset_epochs)
+        return short * self.steps_per_subset_epoch + (epoch - short) * self.steps_per_epoch
+
+    def step_of(self, epoch: int) -> int:
+        """The first step after ``epoch`` of the recipe's schedule, which is stretched over this run's epochs."""
+        whole, part = divmod(self.epochs * epoch, self.recipe.schedule_epochs)
+        first, after = self.first_step(whole), self.first_step(whole + 1)
+        return first + (after - first) * part // self.recipe.schedule_epochs
+
+    def place(self, step: int) -> tuple[int, int]:
+        """The epoch that ``step`` belongs to, and the step within it, all counted from 0."""
+        if step < (end := self.first_step(self.subset_epochs)):
+            return divmod(step, self.steps_per_subset_epoch)
+        epoch, within = divmod(step - end, self.steps_per_epoch)
+        return self.subset_epochs + epoch, within
 
     def epoch_of(self, step: int) -> int:
         """The epoch that ``step`` belongs to, both counted from 0."""
-        return step // self.steps_per_epoch
+        return self.place(step)[0]
 
     def first_position(self, step: int) -> int:
         """Where the batch of ``step`` begins in its epoch."""
-        return step % self.steps_per_epoch * self.batch_size
+        return self.place(step)[1] * self.batch_size
 
     def rows(self, step: int) -> int:
         """Images in the global batch of ``step``."""
-        return min(self.batch_size, self.images - self.first_position(step))
+        images = self.images if self.epoch_of(step) >= self.subset_epochs else len(self.subset)
+        return min(self.batch_size, images - self.first_position(step))
 
     def noisy(self, epoch: int) -> bool:
         """Whether images get colour noise in ``epoch`` (from 0): S ends it before the last epochs."""
@@ -74,6 +97,13 @@ class TrainingPlan:
         return recipe.color_noise > 0 and (
             end is None or epoch * recipe.schedule_epochs < (end - recipe.first_epoch) * self.epochs
         )
+
+    def images_at(self, epoch: int, first: int, last: int) -> NDArray[np.int64]:
+        """The images at positions ``first`` to ``last`` of ``epoch``."""
+        stream = epoch if self.recipe.new_order else 0
+        if epoch >= self.subset_epochs:
+            return _epoch_order(self.seed, stream, self.images)[first:last]
+        return self.subset[_epoch_order(self.seed, stream, len(self.subset))[first:last]]
 
     def views(self, step: int, start: int = 0, stop: int | None = None) -> Views:
         """Rows ``start`` to ``stop`` of the global batch of ``step``, the same however a batch is sliced."""
@@ -87,7 +117,7 @@ class TrainingPlan:
         top, left = (crops[:, :2].T * self.recipe.crop_offsets).astype(np.int64)
         noisy = self.noisy(epoch)
         return Views(
-            index=_epoch_order(self.seed, epoch if self.recipe.new_order else 0, self.images)[first:last],
+            index=self.images_at(epoch, first, last),
             top=top,
             left=left,
             reflect=crops[:, 2] < self.recipe.reflect,
@@ -102,6 +132,13 @@ def steps_per_epoch(images: int, batch_size: int, short_batch: bool = False) -> 
     if images < batch_size:
         raise InputError(f"--batch-size {batch_size}: the training split has {images} images, less than one batch")
     return -(-images // batch_size) if short_batch else images // batch_size
+
+
+def _subset(seed: int, images: int, count: int) -> NDArray[np.int64]:
+    """``count`` of all images, drawn by ``seed``."""
+    if count == 0:
+        return np.empty(0, np.int64)
+    return philox(Purpose.SUBSET, seed).random_raw(images).argsort(kind="stable")[:count]
 
 
 def _spares(draws: NDArray[np.float64], images: int) -> NDArray[np.int64]:

@@ -33,9 +33,12 @@ def spread(dataset: Dataset, count: int) -> Dataset:
 
 
 def fc7(net: AlexNet, images: Tensor, mean: Tensor) -> Tensor:
-    """fc7 (n, 4096), both towers', of the centre crop of uint8 ``images`` (n, 256, 256, 3)."""
+    """fc7 (n, 4096), both towers', of the centre crop of uint8 ``images`` (n, 256, 256, 3).
+
+    Of a reference net what its last layer reads.
+    """
     (centre,) = views(images, mean, net.recipe, 1)
-    return net(centre, return_features=True)[1]["fc7"]
+    return net(centre, return_features=True)[1][net.layers[-2]].flatten(1)
 
 
 def features_file(
@@ -61,7 +64,9 @@ def extract(net: AlexNet, dataset: Dataset, path: Path, passage: Passage, progre
     """Write fc7 of every image of ``dataset``, batch by batch, in npy's format."""
     layout = Layout(devices=(net.held[0].device,))
     mean = dataset.statistics.mean_on(layout.devices[0])
-    width = sum(tower.fc7.out_features for tower in net.held)
+    side = net.recipe.image_size
+    with evaluating(net):
+        width = fc7(net, torch.zeros(1, side, side, 3, dtype=torch.uint8, device=layout.devices[0]), mean).shape[1]
     with path.open("wb") as file:
         write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (len(dataset), width)})
         for images in replica_images(layout, dataset, net.recipe, passage):
@@ -74,7 +79,7 @@ def digest(net: AlexNet, dataset: Dataset) -> str:
     """Of the weights up to fc7 and of the images."""
     state = hashlib.sha256(fingerprint(dataset).encode())
     for name, weight in net.named_parameters():
-        if ".fc8." not in name:
+        if name.split(".")[-2] != net.layers[-1]:
             state.update(weight.detach().cpu().numpy().tobytes())
     return state.hexdigest()[:16]
 

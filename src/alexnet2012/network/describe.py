@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from alexnet2012.network.reference import ReferenceNet
+from alexnet2012.network.reference.cuda_convnet import Local
+from alexnet2012.network.response_norm import InMapResponseNorm, LocalResponseNorm
 from alexnet2012.recipe import CONVOLUTIONS, LAYERS, Recipe
 
 
@@ -85,11 +87,12 @@ def describe_reference(recipe: Recipe, classes: int) -> list[LayerNumbers]:
     for name, module in net.named_children():
         x = module.forward(x)
         shape = tuple(x.shape[1:])
-        if name in LAYERS:
+        if name in net.layers:
             weights, biases = (module.get_parameter(kind).numel() for kind in ("weight", "bias"))
-            found.append(LayerNumbers(name, (shape,), weights + biases, weights * pixels(shape), x.numel(), 0))
-        elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+            places = 1 if isinstance(module, Local) else pixels(shape)
+            found.append(LayerNumbers(name, (shape,), weights + biases, weights * places, x.numel(), 0))
+        elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d | LocalResponseNorm | InMapResponseNorm):
             before = found.pop()
-            kept = before.activations + x.numel()
-            found.append(dataclasses.replace(before, shapes=(*before.shapes, shape), activations=kept))
+            shapes = before.shapes if shape == before.shapes[-1] else (*before.shapes, shape)
+            found.append(dataclasses.replace(before, shapes=shapes, activations=before.activations + x.numel()))
     return found

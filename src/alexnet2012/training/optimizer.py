@@ -102,16 +102,16 @@ def parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Groups of the recipe's rates and decays: weights before biases, conv1 apart from the layers behind it.
 
     Biases have no weight decay (S layer-params-145). Group names: ``conv1 weights``, ``conv1 biases``, ``weights``,
-    ``biases``.
+    ``biases``; several groups have the same name where layers have decays of their own.
     """
-    groups: dict[str, dict[str, Any]] = {}
+    decays = dict(zip(cast(Any, net).layers, recipe.weight_decays, strict=True)) if recipe.weight_decays else {}
+    groups: dict[tuple[str, float], dict[str, Any]] = {}
     for name, parameter in net.named_parameters():
         bias = name.endswith(".bias")
         label = ("conv1 " if ".conv1." in name else "") + ("biases" if bias else "weights")
-        settings = {
-            "lr": recipe.bias_lr if bias else recipe.lr,
-            "weight_decay": 0.0 if bias else recipe.weight_decay,
-            "momentum": recipe.momentum,
-        }
-        groups.setdefault(label, {"name": label, "params": [], **settings})["params"].append(parameter)
+        layer = name.rpartition(".")[0].rpartition(".")[2]
+        decay = 0.0 if bias else decays.get(layer, recipe.weight_decay)
+        settings = {"lr": recipe.bias_lr if bias else recipe.lr, "weight_decay": decay, "momentum": recipe.momentum}
+        group = groups.setdefault((label, decay), {"name": label, "params": [], **settings})
+        group["params"].append(parameter)
     return list(groups.values())

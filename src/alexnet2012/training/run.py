@@ -260,6 +260,8 @@ def announce(say: Callable[[str], None], settings: Settings, layout: Layout, tra
     )
     say(f"loader   {settings.loader}, {settings.workers} decoding threads a process")
     steps = f"{recipe.epochs} epochs of {plan.steps_per_epoch} steps of {plan.batch_size} images"
+    if plan.subset_epochs:
+        steps += f", the first {plan.subset_epochs} of {plan.steps_per_subset_epoch} steps on {len(plan.subset)} images"
     device = layout.devices[0]
     say(f"kernels  LRN {lrn_kernel(device)}, weight update {update_kernel(device)}")
     say(f"plan     {steps}, schedule {settings.schedule}")

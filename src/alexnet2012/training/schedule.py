@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from torch.optim import Optimizer
@@ -21,8 +22,17 @@ class Schedule:
     ``constant``: never.
     """
 
-    def __init__(self, kind: str, optimizer: Optimizer, recipe: Recipe, steps: int) -> None:
+    def __init__(
+        self,
+        kind: str,
+        optimizer: Optimizer,
+        recipe: Recipe,
+        steps: int,
+        step_of: Callable[[int], int] | None = None,
+    ) -> None:
+        """``step_of`` is the plan's; without it all epochs are of equal length."""
         self.kind, self.optimizer, self.recipe, self.steps = kind, optimizer, recipe, steps
+        self.step_of = step_of or (lambda epoch: steps * epoch // recipe.schedule_epochs)
         self.base = [group["lr"] for group in optimizer.param_groups]
         self.best, self.epochs_since_best, self.plateau_drops = math.inf, 0, 0
 
@@ -56,8 +66,8 @@ class Schedule:
         return self.kind == "steps" and group.startswith("conv1") and epoch is not None and self.passed(epoch, step)
 
     def passed(self, epoch: int, step: int) -> bool:
-        """Whether ``step`` lies in ``epoch`` of the recipe or after it, the epochs taken as shares of all steps."""
-        return step >= self.steps * (epoch - self.recipe.first_epoch) // self.recipe.schedule_epochs
+        """Whether ``step`` lies in ``epoch`` of the recipe or after it."""
+        return step >= self.step_of(epoch - self.recipe.first_epoch)
 
     def warm_up(self, step: int) -> float:
         """Factor on the rates: from 0 to 1 over the warm-up, which 2012 did without."""

@@ -70,6 +70,7 @@ class Settings:
         recipe = self.recipe
         data = self.data if Path(self.data).name == self.data else Path(self.data).resolve().name
         parts = [data, recipe.name, *self.variants, f"batch{recipe.batch_size}", f"lr{recipe.lr:g}"]
+        parts += [f"decay{recipe.weight_decay:g}"] if recipe.weight_decay != Recipe.weight_decay else []
         parts += [f"width{recipe.width:g}"] if recipe.width != 1 else []
         parts += [f"warmup{recipe.warmup_epochs:g}"] if recipe.warmup_epochs else []
         parts += [f"val{self.val_fraction:g}"] if self.val_fraction else []

@@ -80,7 +80,7 @@ class Trainer:
         allow_tf32(settings.precision == "tf32")
         self.replicated = layout.replicate(compile_net(self.net, layout.devices[0]) if settings.compile else self.net)
         self.optimizer = make_optimizer(self.net, recipe)
-        self.schedule = Schedule(settings.schedule, self.optimizer, recipe, self.plan.steps)
+        self.schedule = Schedule(settings.schedule, self.optimizer, recipe, self.plan.steps, self.plan.step_of)
         self.store = CheckpointStore(run.checkpoints, settings.keep)
         self.stop = StopRequest(settings.time_limit)
         self.clock = Clock(recipe.batch_size)
@@ -262,7 +262,7 @@ class Trainer:
         return self.plan.epoch_of(step - 1) + 1
 
     def epoch_ended(self) -> bool:
-        return self.step % self.plan.steps_per_epoch == 0
+        return self.plan.place(self.step)[1] == 0
 
     def saving_due(self) -> bool:
         every = self.due(self.settings.checkpoint_every)

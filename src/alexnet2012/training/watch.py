@@ -33,7 +33,7 @@ def dead_units(net: AlexNet, images: Tensor) -> dict[str, float]:
     return {
         f"dead units/{layer}": (activation.transpose(0, 1).flatten(1).amax(1) <= 0).float().mean().item()
         for layer, activation in features.items()
-        if layer != "fc8"
+        if layer != net.layers[-1]
     }
 
 

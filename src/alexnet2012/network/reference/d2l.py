@@ -30,7 +30,7 @@ def book_recipe(net: str, size: int, lr: float) -> Recipe:
     )  # fmt: skip
 
 
-def layers(classes: int) -> Layers:
+def layers(recipe: Recipe, classes: int) -> Layers:
     """Shapes of one image behind each line."""
     yield "conv1", nn.Conv2d(1, 96, 11, stride=4, padding=1)
     yield "relu1", nn.ReLU()

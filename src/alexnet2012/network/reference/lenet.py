@@ -20,7 +20,7 @@ def relu_recipe() -> Recipe:
     return book_recipe("lenet-relu", size=28, lr=0.1)
 
 
-def layers(classes: int) -> Layers:
+def layers(recipe: Recipe, classes: int) -> Layers:
     """With sigmoids, as the book has it; shapes of one image behind each line."""
     yield "conv1", nn.Conv2d(1, 6, 5, padding=2)
     yield "sigmoid1", nn.Sigmoid()
@@ -36,9 +36,9 @@ def layers(classes: int) -> Layers:
     yield "fc8", nn.Linear(84, classes)
 
 
-def relu_layers(classes: int) -> Layers:
+def relu_layers(recipe: Recipe, classes: int) -> Layers:
     """ReLU in place of every sigmoid, dropout behind fc6 and fc7."""
-    for name, module in layers(classes):
+    for name, module in layers(recipe, classes):
         if not isinstance(module, nn.Sigmoid):
             yield name, module
             continue

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from alexnet2012.core.random_streams import Purpose, torch_seed
 from alexnet2012.network.dropout import Draw, dropout_mask
-from alexnet2012.network.reference import d2l, lenet, torchvision
-from alexnet2012.recipe import LAYERS, Recipe
+from alexnet2012.network.reference import cuda_convnet, d2l, lenet, torchvision
+from alexnet2012.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -19,18 +20,39 @@ class Definition:
     """A reference net, and how its authors train it."""
 
     recipe: Callable[[], Recipe]
-    layers: Callable[[int], d2l.Layers]  # of so many classes, by name; conv1 to fc8 are the layers with weights
-    draw: Callable[[nn.Module], None]  # initial weights of a module
+    layers: Callable[[Recipe, int], d2l.Layers]  # of so many classes, by name
+    draw: Callable[[nn.Module], None] | None = None  # initial weights of a module; None: as ``layers`` drew them
     schedule: str = "constant"
     early_stop: int | None = None  # epochs
     val_fraction: float | None = None  # of the training images
+    variants: tuple[str, ...] = ()  # those of ``recipe.VARIANTS`` that it has
 
 
 NETS = {
     "d2l": Definition(d2l.recipe, d2l.layers, d2l.draw),
     "lenet": Definition(lenet.recipe, lenet.layers, lenet.draw),
     "lenet-relu": Definition(lenet.relu_recipe, lenet.relu_layers, lenet.draw),
-    "torchvision": Definition(torchvision.recipe, torchvision.layers, torchvision.draw, "plateau", 7, 0.2),
+    "torchvision": Definition(
+        torchvision.recipe, torchvision.layers, schedule="plateau", early_stop=7, val_fraction=0.2
+    ),
+    "conv-local-13pct": Definition(cuda_convnet.recipe_13pct, cuda_convnet.local_net, schedule="steps"),
+    "conv-local-13pct-lrn": Definition(
+        partial(cuda_convnet.recipe_13pct, "conv-local-13pct-lrn"),
+        partial(cuda_convnet.local_net, lrn_size=5),
+        schedule="steps",
+    ),
+    "conv-local-11pct": Definition(
+        cuda_convnet.recipe_11pct,
+        partial(cuda_convnet.local_net, lrn_size=9, lrn_after_pool1=True, local3=64),
+        schedule="steps",
+    ),
+    "19pct": Definition(cuda_convnet.recipe_19pct, cuda_convnet.four_layers, variants=("tanh",)),
+    "18pct": Definition(
+        cuda_convnet.recipe_18pct,
+        partial(cuda_convnet.four_layers, in_map_norm=True),
+        schedule="steps",
+        variants=("tanh",),
+    ),
 }
 
 
@@ -47,14 +69,12 @@ class ReferenceNet(nn.Module):
         definition = NETS[recipe.net]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(Purpose.REFERENCE_WEIGHTS, seed))
-            for name, module in definition.layers(classes):
+            for name, module in definition.layers(recipe, classes):
                 self.add_module(name, module)
-            self.apply(definition.draw)
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Its layers with weights, in order, named as those of the 2012 net that stand in their place."""
-        return tuple(name for name, _ in self.named_children() if name in LAYERS)
+            if definition.draw:
+                self.apply(definition.draw)
+        named = self.named_children()
+        self.layers = tuple(name for name, module in named if any(True for _ in module.parameters()))
 
     @property
     def held(self) -> list[ReferenceNet]:
@@ -77,7 +97,7 @@ class ReferenceNet(nn.Module):
         x, layer, features = images.to(self.device), "", {}
         for name, module in self.named_children():
             x = drop(x, draw, layer, module.p) if isinstance(module, nn.Dropout) else module(x)
-            layer = name if name in LAYERS else layer
+            layer = name if name in self.layers else layer
             features[layer] = x
         return (x, features) if return_features else x
 

@@ -25,8 +25,8 @@ def recipe() -> Recipe:
     )  # fmt: skip
 
 
-def layers(classes: int) -> Layers:
-    """torchvision's modules in order, its convolutions and matrices named as ours."""
+def layers(recipe: Recipe, classes: int) -> Layers:
+    """torchvision's modules in order, weights drawn as there, its convolutions and matrices named as ours."""
     import torchvision  # only here: it takes a second
 
     net = torchvision.models.alexnet(num_classes=classes)
@@ -38,7 +38,3 @@ def layers(classes: int) -> Layers:
             yield next(matrices), module
         else:
             yield f"{type(module).__name__.lower()}{place}", module
-
-
-def draw(module: nn.Module) -> None:
-    """As torchvision drew them."""

@@ -66,7 +66,7 @@ def neighbours(
         near = [load(train, int(index), net.recipe.image_size) for index in row]
         names = [train.classes[of_near] for _, of_near in near]
         rows.append(Neighbours(image, val.classes[label], [pixels for pixels, _ in near], names, away.tolist()))
-    return {"figure4-neighbours": draw_neighbours(rows, of_queries.shape[1], len(train))}
+    return {"figure4-neighbours": draw_neighbours(rows, of_queries.shape[1], len(train), net.layers[-2])}
 
 
 def curves(metrics: Sequence[Path]) -> dict[str, Figure]:

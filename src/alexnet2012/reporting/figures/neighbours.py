@@ -26,13 +26,13 @@ class Neighbours:
 
 
 @styled
-def draw_neighbours(rows: list[Neighbours], values: int, candidates: int) -> Figure:
+def draw_neighbours(rows: list[Neighbours], values: int, candidates: int, layer: str = "fc7") -> Figure:
     """A row a query: the query, then its nearest images, their classes and distances; a frame marks its own class.
 
-    ``values`` is the length of fc7, ``candidates`` the number of training images that were compared.
+    ``values`` is the length of ``layer``, ``candidates`` the number of training images that were compared.
     """
     figure = new_figure(0.45 + ROW * len(rows))
-    title = f"Queries (left) and the nearest of {candidates:,} training images\nby Euclidean distance of fc7"
+    title = f"Queries (left) and the nearest of {candidates:,} training images\nby Euclidean distance of {layer}"
     figure.suptitle(f"{title} ({values} values); frame: same class", y=1 - 0.05 / figure.get_figheight(), va="top")
     cell = COLUMN / (1 + len(rows[0].images))
     for index, row in enumerate(rows):
