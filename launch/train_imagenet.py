@@ -14,7 +14,7 @@ from alexnet2012.distributed import TIMEOUT
 from alexnet2012.errors import InputError
 from alexnet2012.network.describe import describe, describe_reference
 from alexnet2012.network.reference import NETS
-from alexnet2012.recipe import VARIANTS, Recipe, paper_recipe, source_recipe
+from alexnet2012.recipe import MIDDLE, VARIANTS, Recipe, paper_recipe, source_recipe
 from alexnet2012.reporting.layer_table import layer_table
 from alexnet2012.training import Settings, run
 
@@ -69,7 +69,13 @@ def flags() -> Parser:
     )
     add("--exchange-at", default="conv3", choices=("conv3", "conv4"), help="the convolution where towers meet")
     add("--one-tower", action="store_true", help="the paper's one-GPU net (P §3.2)")
-    add("--without", choices=("conv3", "conv4"), help="leave a middle layer out (P §7)")
+    add(
+        "--without",
+        action="append",
+        default=[],
+        choices=MIDDLE,
+        help="leave a middle layer out (P §7); may be given again",
+    )
     add("--no-color-noise", action="store_true", help="(P §4.1)")
     add("--no-dropout", action="store_true", help="(P §4.2)")
     add("--activation", default="relu", choices=("relu", "tanh"), help="(P §3.1)")
@@ -83,7 +89,8 @@ def flags() -> Parser:
 def variants(given: Namespace) -> tuple[str, ...]:
     """The names of the variants that the flags ask for."""
     asked = {name: getattr(given, name.replace("-", "_"), False) for name in VARIANTS}
-    asked |= {f"exchange-at-{given.exchange_at}": True, f"without-{given.without}": True, given.activation: True}
+    asked |= {f"exchange-at-{given.exchange_at}": True, given.activation: True}
+    asked |= {f"without-{layer}": True for layer in given.without}
     return tuple(name for name in VARIANTS if asked[name])
 
 

@@ -16,6 +16,7 @@ DIFFERENCES = {  # reference: what S #145 does otherwise than P
     "lrn_mean": True,
     "lrn1_before_relu": True,
     "in_map_norm": True,
+    "pool_rounds_up": True,
     "weight_std": (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01),
     "epochs": 91,
     "schedule_epochs": 91,
@@ -95,6 +96,18 @@ def test_a_variant_changes_its_own_fields_only(variant: str) -> None:
     varied, paper = (dataclasses.asdict(recipe) for recipe in (paper_recipe().varied(variant), paper_recipe()))
     assert {name for name in paper if varied[name] != paper[name]} <= VARIANTS[variant].keys()
     assert all(varied[name] == value for name, value in VARIANTS[variant].items())
+
+
+def test_no_overlap_of_the_source_has_the_authors_own_geometry() -> None:
+    """S #147: conv2 pads 1 and conv5 0; the paper's pools come out at the same 27, 13, 6 with its own paddings."""
+    assert paper_recipe().varied("no-overlap").paddings == (0, 2, 1, 1, 1)
+    assert source_recipe().varied("no-overlap").paddings == (0, 1, 1, 1, 0)
+
+
+def test_wide_weights_do_not_start_flat() -> None:
+    assert paper_recipe().starts_flat and paper_recipe(width=0.25).starts_flat
+    assert not source_recipe().starts_flat and not paper_recipe().varied("wide-init").starts_flat
+    assert not NETS["lenet"].recipe().starts_flat
 
 
 def test_variants_that_contradict_each_other_are_refused() -> None:

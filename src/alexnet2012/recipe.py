@@ -11,6 +11,7 @@ authors' records differ, one named field each. An ablation is a changed field to
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from alexnet2012.errors import InputError
 CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 FULLY_CONNECTED = ("fc6", "fc7", "fc8")
 LAYERS = CONVOLUTIONS + FULLY_CONNECTED
+POOLED = ("conv1", "conv2", "conv5")  # the layers with a max-pool behind them, P §3.5
+MIDDLE = CONVOLUTIONS[1:]  # what P §7 removes one of
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,11 @@ class NetworkRecipe:
     neurons: tuple[int, ...] = (2048, 2048)  # fc6, fc7, P §3.5
     width: float = 1.0  # multiplies kernels and neurons, ours
     meetings: tuple[str, ...] = ("conv3", "fc6", "fc7", "fc8")  # layers that read both towers, P §3.5
-    without: tuple[str, ...] = ()  # middle layers left out, P §7
+    without: tuple[str, ...] = ()  # middle layers left out; their pools stay, P §7
     activation: str = "relu"  # "relu" or "tanh", P §3.1
     pool_size: int = 3  # pixels, P §3.4
     pool_stride: int = 2  # pixels, P §3.4
+    pool_rounds_up: bool = False  # a last window past the edge pools the pixels it has, S; else they stay unread, ours
     lrn: bool = True  # local response normalisation after conv1 and conv2, P §3.3
     lrn_size: int = 5  # adjacent kernels n, P §3.3
     lrn_k: float = 2.0  # P §3.3
@@ -74,7 +78,7 @@ class NetworkRecipe:
             raise InputError(f"dropout {self.dropout:g}: must be in [0, 1)")
         if self.towers == 1 and self.meetings != NetworkRecipe.meetings:
             raise InputError("--one-tower: meets no other tower; leave --exchange-at out")
-        if unknown := (set(self.meetings) - set(LAYERS[1:])) | (set(self.without) - {"conv3", "conv4"}):
+        if unknown := (set(self.meetings) - set(LAYERS[1:])) | (set(self.without) - set(MIDDLE)):
             raise InputError(f"recipe: {', '.join(sorted(unknown))} cannot be a meeting point or be left out")
 
     @property
@@ -86,11 +90,24 @@ class NetworkRecipe:
         """Kernels or neurons of one tower in ``layer``, conv1 to fc7, after ``width``."""
         return round((self.kernels + self.neurons)[LAYERS.index(layer)] * self.width)
 
+    def left_out_before(self, layer: str) -> tuple[str, ...]:
+        """Layers left out between ``layer`` and the one that it reads, backwards."""
+        return tuple(itertools.takewhile(self.without.__contains__, reversed(LAYERS[: LAYERS.index(layer)])))
+
+    def left_out_behind(self, layer: str) -> tuple[str, ...]:
+        """Layers left out between ``layer`` and the next."""
+        return tuple(itertools.takewhile(self.without.__contains__, LAYERS[LAYERS.index(layer) + 1 :]))
+
     def meets(self, layer: str) -> bool:
         """Whether ``layer`` reads both towers. A left-out meeting point passes its meeting to the next layer."""
-        left_out_before = LAYERS[LAYERS.index(layer) - 1] in self.without
-        handed_on = left_out_before and LAYERS[LAYERS.index(layer) - 1] in self.meetings
-        return self.towers > 1 and (layer in self.meetings or handed_on)
+        return self.towers > 1 and not {layer, *self.left_out_before(layer)}.isdisjoint(self.meetings)
+
+    @property
+    def starts_flat(self) -> bool:
+        """Whether conv3 to conv5 have the paper's N(0, 0.01): images then make 1.1 % of the variation in fc8, with
+        S's 0.03 15 %, and the loss stays near ln(classes) at first.
+        """
+        return self.net == "2012" and self.weight_std == NetworkRecipe.weight_std
 
     def initial_std(self, layer: str) -> float:
         """Standard deviation of ``layer``'s initial weights. A narrow net needs 1/sqrt(width) behind conv1."""
@@ -195,14 +212,17 @@ class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
     def varied(self, *variants: str) -> Recipe:
         """The same recipe with ``variants`` of the net or its training, keys of ``VARIANTS``.
 
-        Raises InputError when two of them want the same field to differ, or when this recipe has one already.
+        Layers left out add up. Raises InputError when two of them want the same field to differ, or when this recipe
+        has one already.
         """
         changes: dict[str, Any] = {}
         for variant in variants:
-            for field, value in VARIANTS[variant].items():
+            for field, value in variant_fields(variant, self.name).items():
                 if getattr(self, field) == value != getattr(Recipe, field):
                     raise InputError(f"--{variant}: recipe {self.name} has it already; leave one of them out")
-                if changes.setdefault(field, value) != value:
+                if field == "without":
+                    changes[field] = (*changes.get(field, ()), *value)
+                elif changes.setdefault(field, value) != value:
                     raise InputError(f"{' and '.join(variants)}: both change {field}; run one of them at a time")
         return dataclasses.replace(self, **changes)
 
@@ -211,7 +231,7 @@ WIDE = (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01)  # initial deviations, S
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "no-lrn": {"lrn": False},  # P §3.3; S #148 (the in-map normalisation goes too)
-    "no-overlap": {"pool_size": 2},  # P §3.4; S #147
+    "no-overlap": {"pool_size": 2},  # P §3.4, "of equivalent dimensions": 27, 13, 6, an odd map's last row unread
     "no-exchange": {  # S #150: towers that never meet before the last layer
         "meetings": ("fc8",),
         "kernels": (48, 160, 192, 192, 128),
@@ -223,13 +243,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "kernels": (48, 128, 192, 192, 256),
         "neurons": (4096, 4096),
     },
-    "without-conv3": {"without": ("conv3",)},  # P §7
-    "without-conv4": {"without": ("conv4",)},  # P §7
+    **{f"without-{layer}": {"without": (layer,)} for layer in MIDDLE},  # P §7
     "no-color-noise": {"color_noise": 0.0, "color_noise_divisor": 1.0},  # P §4.1
     "no-dropout": {"dropout": 0.0},  # P §4.2
     "tanh": {"activation": "tanh"},  # P §3.1
     "wide-init": {"weight_std": WIDE},  # S layers-145: one step from ``paper`` to ``source``
 }
+
+SOURCE_VARIANTS: dict[str, dict[str, Any]] = {  # what a variant changes besides in recipe ``source``
+    "no-overlap": {"paddings": (0, 1, 1, 1, 0)},  # S layers-147: 28, 26 -> 13, 11 -> 6
+}
+
+
+def variant_fields(variant: str, recipe: str) -> dict[str, Any]:
+    """The fields that ``variant`` changes in the recipe of that name."""
+    return VARIANTS[variant] | (SOURCE_VARIANTS.get(variant, {}) if recipe == "source" else {})
 
 
 def paper_recipe(**changes: Any) -> Recipe:
@@ -244,6 +272,7 @@ def source_recipe(**changes: Any) -> Recipe:
         "lrn_mean": True,  # S: scale /= size, so alpha is 2e-5 in effect
         "lrn1_before_relu": True,  # S layers-145
         "in_map_norm": True,  # S layers-145
+        "pool_rounds_up": True,  # S layer.py; pools of 3x3/2 come out even
         "weight_std": WIDE,  # S layers-145
         "epochs": 91,  # S layer-params-145
         "schedule_epochs": 91,  # S layer-params-145
@@ -322,8 +351,7 @@ DIFFERENCES_2012 = {  # by variant
         "#133", said="worse", data=VAL_2012, unlike="an older net, stopped at epoch 50, against #131"
     ),
     "one-tower": Difference2012("#145-half", 1.7, 1.2, "", TEST_2010, 1.702802),  # P §3.2; S: 39.168, 18.229
-    "without-conv3": Difference2012("paper, §7", 2.0, said="about"),
-    "without-conv4": Difference2012("paper, §7", 2.0, said="about"),
+    **{f"without-{layer}": Difference2012("paper, §7", 2.0, said="about") for layer in MIDDLE},
     "no-color-noise": Difference2012("paper, §4.1", 1.0, said="over"),
     "no-dropout": Difference2012("paper, §4.2", said="overfits"),
     "tanh": Difference2012("paper, §3.1", said="slower", data="CIFAR-10", unlike="a net of four layers"),

@@ -101,8 +101,10 @@ def test_features_have_the_papers_shapes(full_net: AlexNet) -> None:
             },
         ),
         ("exchange-at-conv4", {"conv3": (192, 128, 3, 3), "conv4": (192, 384, 3, 3)}),
+        ("without-conv2", {"conv2": None, "conv3": (192, 96, 3, 3)}),
         ("without-conv3", {"conv3": None, "conv4": (192, 256, 3, 3)}),
         ("without-conv4", {"conv4": None}),
+        ("without-conv5", {"conv5": None, "fc6": (2048, 13824)}),
         ("no-lrn", {}),
         ("no-overlap", {}),
         ("no-dropout", {}),
@@ -116,6 +118,26 @@ def test_shapes_of_the_variants(variant: str, different: dict[str, tuple[int, ..
     expected = {**SHAPES, **different, **({"fc8": (1000, 4096)} if recipe.towers == 1 else {})}
     shapes = {name.removesuffix(".weight"): tuple(value.shape) for name, value in tower.named_parameters()}
     assert {layer: shapes.get(layer) for layer in LAYERS} == expected
+
+
+def test_however_many_layers_go_fc6_reads_6x6_and_the_towers_still_meet() -> None:
+    """The meeting of a layer that goes passes on to the next that stays (P §7 removes one)."""
+    for without, reads in (
+        (("conv3", "conv4"), {"conv5": 256, "fc6": 9216}),  # conv5 reads conv2 of both towers
+        (("conv2", "conv3", "conv4"), {"conv5": 96, "fc6": 9216}),
+        (("conv2", "conv3", "conv4", "conv5"), {"fc6": 96 * 36}),
+    ):
+        with torch.device("meta"):
+            tower = Tower(paper_recipe(without=without), 0, 500)
+        assert {layer: tower.get_parameter(f"{layer}.weight").shape[1] for layer in reads} == reads
+        logits, features = AlexNet(paper_recipe(width=1 / 16, without=without), 5).eval()(
+            torch.zeros(1, 3, 224, 224), return_features=True
+        )
+        last = [layer for layer in LAYERS[:5] if layer not in without][-1]
+        assert features[last].shape[2:] == (6, 6) and logits.shape == (1, 5)
+    both = paper_recipe().varied("without-conv3", "without-conv4")
+    assert both.without == ("conv3", "conv4") and both.meets("conv5")
+    assert not paper_recipe().varied("without-conv3").meets("conv5")
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10, 101])
@@ -187,6 +209,7 @@ class Case:
     alpha: float = 1e-4  # of the LRN, before the sum; 0: none
     source: bool = False
     dropout: float = 0.5
+    paddings: tuple[int, ...] = (0, 2, 1, 1, 1)
 
 
 PAPER = paper_recipe(width=NARROW)
@@ -196,11 +219,17 @@ CASES = {
     "no-lrn": Case(PAPER.varied("no-lrn"), alpha=0),
     "source no-lrn": Case(source_recipe(width=NARROW).varied("no-lrn"), alpha=0),
     "no-overlap": Case(PAPER.varied("no-overlap"), pool=2),
+    "source no-overlap": Case(  # S #147
+        source_recipe(width=NARROW).varied("no-overlap"), pool=2, alpha=1e-4 / 5, source=True, paddings=(0, 1, 1, 1, 0)
+    ),
     "no-exchange": Case(PAPER.varied("no-exchange"), own=("conv2", "conv3", "conv4", "conv5", "fc6", "fc7")),
     "exchange-at-conv4": Case(PAPER.varied("exchange-at-conv4"), own=("conv2", "conv3", "conv5")),
     "one-tower": Case(PAPER.varied("one-tower"), own=()),
     "without-conv3": Case(PAPER.varied("without-conv3"), own=("conv2", "conv5")),
+    "without-conv2": Case(PAPER.varied("without-conv2"), own=("conv4", "conv5")),
     "without-conv4": Case(PAPER.varied("without-conv4"), own=("conv2", "conv5")),
+    "without-conv5": Case(PAPER.varied("without-conv5"), own=("conv2", "conv4")),
+    "without-conv3, conv4": Case(PAPER.varied("without-conv3", "without-conv4"), own=("conv2",)),
     "no-dropout": Case(PAPER.varied("no-dropout"), dropout=0),
     "tanh": Case(PAPER.varied("tanh"), activation="tanh"),
 }
@@ -221,9 +250,12 @@ class DenseNet:
             weight.requires_grad_()
 
     def __call__(self, images: Tensor, step: int, first_row: int, training: bool) -> dict[str, Tensor]:
-        outputs, x = {}, F.pad(images, (0, 3, 0, 3))
-        for layer in self.layers:
-            x = self.linear(layer, x)
+        outputs, x, stays = {}, F.pad(images, (0, 3, 0, 3)), ""
+        for layer in LAYERS:
+            if layer not in self.layers:
+                outputs[stays] = x = self.pool(x) if layer in ("conv2", "conv5") else x
+                continue
+            stays, x = layer, self.linear(layer, x)
             if layer in ("fc6", "fc7"):
                 x = self.drop(layer, self.activate(x), step, first_row, training)
             elif layer != "fc8":
@@ -235,7 +267,7 @@ class DenseNet:
         weight, bias = self.weights[f"{layer}.weight"], self.weights[f"{layer}.bias"]
         groups = self.towers if layer in self.case.own else 1
         if layer.startswith("conv"):
-            stride, padding = (4, 0) if layer == "conv1" else (1, weight.shape[2] // 2)
+            stride, padding = 4 if layer == "conv1" else 1, self.case.paddings[LAYERS.index(layer)]
             return F.conv2d(x, weight, bias, stride, padding, groups=groups)
         parts = zip(x.flatten(1).chunk(groups, 1), weight.chunk(groups), bias.chunk(groups), strict=True)
         return torch.cat([part @ w.T + b for part, w, b in parts], 1)
@@ -254,6 +286,8 @@ class DenseNet:
         return x.clamp_min(0) if self.case.activation == "relu" else x.tanh()
 
     def pool(self, x: Tensor) -> Tensor:
+        if self.case.source and x.shape[2] % 2:  # S rounds up: a last window of the pixels there are
+            x = F.pad(x, (0, 1, 0, 1), value=-torch.inf)
         return F.max_pool2d(x, self.case.pool, 2)
 
     def lrn(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation import ErrorRates
-from alexnet2012.recipe import VARIANTS
+from alexnet2012.recipe import VARIANTS, variant_fields
 from alexnet2012.reporting.figures.curves import read_curves
 from alexnet2012.reporting.run_directory import RunDirectory
 from alexnet2012.training import Settings
@@ -140,8 +140,10 @@ def refuse_unequal(one: Run, other: Run) -> None:
     counted = [run.rates().images for run in (one, other)]  # type: ignore[union-attr]
     if counted[0] != counted[1]:
         raise InputError(f"{other.errors}: of {counted[1]} images, {one.errors} of {counted[0]}; evaluate on the same")
-    changed = {f"recipe.{field}" for run in (one, other) for field in VARIANTS.get(run.variant, {})} | {"seed"}
     first, second = (run.config()["settings"] for run in (one, other))
+    variants = {run.variant for run in (one, other)} - {BASE}
+    fields = {field for variant in variants for field in variant_fields(variant, first["recipe.name"])}
+    changed = {f"recipe.{field}" for field in fields} | {"seed"}
     for name in sorted((first.keys() | second.keys()) - changed):
         if first.get(name) != second.get(name):
             flag = name.removeprefix("recipe.").replace("_", "-")

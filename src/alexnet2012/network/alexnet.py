@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet2012.core.random_streams import Purpose, philox
@@ -85,7 +86,7 @@ class AlexNet(nn.Module):
         logits.
         """
         draw = self.next_draw(step, first_row) if self.training else None
-        outputs = [images.to(tower.device, non_blocking=True) for tower in self.held]
+        outputs = self.padded(images)
         run, features = self.exchange.run, {}
         for layer in self.recipe.layers:
             if self.recipe.meets(layer):
@@ -95,6 +96,12 @@ class AlexNet(nn.Module):
                 features[layer] = self.exchange.join(outputs, layer, self.recipe.towers * self.recipe.outputs(layer))
         logits = self.exchange.join(outputs, "fc8", self.classes)
         return (logits, {**features, "fc8": logits}) if return_features else logits
+
+    def padded(self, images: Tensor) -> list[Tensor]:
+        """What each tower's conv1 reads, (N, 3, 227, 227) on its device; towers on one device share it."""
+        edge, devices = self.recipe.conv1_edge, [tower.device for tower in self.held]
+        copies = {d: F.pad(images.to(d, non_blocking=True), (0, edge, 0, edge)) for d in dict.fromkeys(devices)}
+        return [copies[device] for device in devices]
 
     def next_draw(self, step: int | Tensor | None, first_row: int) -> Draw:
         if step is None:

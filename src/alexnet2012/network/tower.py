@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from alexnet2012.network.dropout import Draw, dropout_mask
 from alexnet2012.network.response_norm import InMapResponseNorm, LocalResponseNorm
-from alexnet2012.recipe import CONVOLUTIONS, LAYERS, Recipe
+from alexnet2012.recipe import CONVOLUTIONS, LAYERS, POOLED, Recipe
 
 POOLED_SIZE = 6  # pixels: 224 -> conv1 55 -> 27 -> 13 -> 6
 
@@ -57,14 +57,20 @@ class Tower(nn.Module):
         return self.conv1.weight.device
 
     def forward(self, layer: str, x: Tensor, draw: Draw | None = None) -> Tensor:
-        """One row of the paper's table: the layer, then what follows it. Shapes are of the full width, per tower.
+        """A layer, what follows it, and the pools of the layers left out behind it, so that fc6 always reads 6x6.
 
         ``draw`` picks the dropout masks of a training pass; None is a test pass.
         """
+        x = self.row(layer, x, draw)
+        for left_out in self.recipe.left_out_behind(layer):
+            x = self.pool(x) if left_out in POOLED else x
+        return x
+
+    def row(self, layer: str, x: Tensor, draw: Draw | None) -> Tensor:
+        """One row of the paper's table. Shapes are of the full width, per tower."""
         match layer:
             case "conv1":
-                edge = self.recipe.conv1_edge
-                return self.after_conv1(self.conv1(F.pad(x, (0, edge, 0, edge))))  # 3x227x227 -> 48x55x55 -> 48x27x27
+                return self.after_conv1(self.conv1(x))  # 3x227x227 -> 48x55x55 -> 48x27x27
             case "conv2":
                 return self.after_conv2(self.conv2(x))  # 48x27x27 -> 128x27x27 -> 128x13x13
             case "conv3":
@@ -102,7 +108,7 @@ class Tower(nn.Module):
 
     def pool(self, x: Tensor) -> Tensor:
         """Overlapping max-pooling (P §3.4)."""
-        return F.max_pool2d(x, self.recipe.pool_size, self.recipe.pool_stride)
+        return F.max_pool2d(x, self.recipe.pool_size, self.recipe.pool_stride, ceil_mode=self.recipe.pool_rounds_up)
 
     def dropout(self, x: Tensor, layer: str, draw: Draw | None) -> Tensor:
         """Training drops without rescaling; testing multiplies by the share that is kept (P §4.2)."""

@@ -252,7 +252,8 @@ class Trainer:
         if loss > 0.99 * plateau:
             print(
                 f"warning: step {self.step}: the loss {loss:.3f} has not left ln({self.net.classes}) = {plateau:.3f}; "
-                "usual causes: pixels not on a scale of 0..255, a narrow --width, a small --lr",
+                f"usual causes: {'N(0, 0.01) in conv3 to conv5 (--wide-init has 0.03), ' * self.recipe.starts_flat}"
+                "pixels not on a scale of 0..255, a narrow --width, a small --lr",
                 file=sys.stderr,
                 flush=True,
             )
