@@ -12,7 +12,7 @@ from alexnet2012.command_line import Parser, alike, main
 from alexnet2012.data import open_dataset
 from alexnet2012.distributed import TIMEOUT
 from alexnet2012.errors import InputError
-from alexnet2012.network.describe import describe, describe_reference
+from alexnet2012.network.describe import describe
 from alexnet2012.network.reference import NETS
 from alexnet2012.recipe import MIDDLE, VARIANTS, Recipe, paper_recipe, source_recipe
 from alexnet2012.reporting.layer_table import layer_table
@@ -150,8 +150,7 @@ def describe_net(asked: Settings) -> None:
     recipe, unnamed = asked.recipe, asked.data == flags().get_default("data")
     classes = IMAGENET_CLASSES if unnamed else len(open_dataset(asked.data, "val").classes)
     title = ", ".join([f"recipe {recipe.name}", *asked.variants, f"width {recipe.width:g}", f"{classes} classes"])
-    numbers = describe(recipe, classes) if recipe.net == "2012" else describe_reference(recipe, classes)
-    Console().print(layer_table(title, numbers))
+    Console().print(layer_table(title, describe(recipe, classes)))
 
 
 def start(given: Namespace) -> None:

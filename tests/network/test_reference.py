@@ -8,7 +8,7 @@ from torchvision.models import alexnet
 
 from alexnet2012.core.random_streams import Purpose, torch_seed
 from alexnet2012.network.build import build_net
-from alexnet2012.network.describe import describe_reference
+from alexnet2012.network.describe import describe
 from alexnet2012.network.reference import NETS, ReferenceNet
 
 PARAMETERS = {  # kernels x inputs x area + biases
@@ -32,7 +32,7 @@ def small(name: str) -> tuple[ReferenceNet, torch.Tensor]:
 
 @pytest.mark.parametrize("name", NETS)
 def test_the_numbers_of_its_layers(name: str) -> None:
-    layers = describe_reference(NETS[name].recipe(), 10)
+    layers = describe(NETS[name].recipe(), 10)
     assert sum(layer.parameters for layer in layers) == PARAMETERS[name]
     assert layers[-1].shapes == ((10,),)
     with torch.device("meta"):
@@ -42,7 +42,7 @@ def test_the_numbers_of_its_layers(name: str) -> None:
 
 
 def test_the_shapes_that_padding_1_gives() -> None:
-    shapes = {layer.layer: layer.shapes for layer in describe_reference(NETS["d2l"].recipe(), 10)}
+    shapes = {layer.layer: layer.shapes for layer in describe(NETS["d2l"].recipe(), 10)}
     assert shapes["conv1"] == ((96, 54, 54), (96, 26, 26))
     assert shapes["conv5"] == ((256, 12, 12), (256, 5, 5))
 

@@ -42,9 +42,11 @@ class AlexNet(nn.Module):
             with torch.device("meta"):
                 tower = Tower(self.recipe, index, self.classes_of(index))
             self.towers.add_module(str(index), tower if index in self.exchange.towers else None)
-        self.to_empty(device="cpu")
+        device = torch.get_default_device()
+        self.to_empty(device=device)
         self.to(memory_format=torch.channels_last)  # the convolutions' faster format, on the CPU too
-        self.draw_weights()
+        if device.type != "meta":
+            self.draw_weights()
 
     @property
     def held(self) -> list[Tower]:
@@ -89,6 +91,8 @@ class AlexNet(nn.Module):
         outputs = self.padded(images)
         run, features = self.exchange.run, {}
         for layer in self.recipe.layers:
+            if layer == "fc6":
+                outputs = [x.flatten(1) for x in outputs]
             if self.recipe.meets(layer):
                 outputs = self.exchange.meet(outputs, layer)
             outputs = [run(tower, layer, x, draw) for tower, x in zip(self.held, outputs, strict=True)]

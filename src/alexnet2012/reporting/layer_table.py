@@ -9,15 +9,14 @@ from rich.table import Table
 
 from alexnet2012.network.describe import LayerNumbers
 
-COLUMNS = ("layer", "output of a tower", "parameters", "multiply-\nadds", "activa-\ntions", "crosses")
-COUNTS = ("parameters", "multiply_adds", "activations", "crossing")
-FLOAT32 = 4  # bytes
+COLUMNS = ("layer", "output of a tower", "parameters", "multiply-\nadds", "kept", "crosses")
+COUNTS = ("parameters", "multiply_adds", "kept", "crossing")
 
 
 def layer_table(title: str, layers: Sequence[LayerNumbers]) -> Table:
     """A row a layer, and their sums; 80 columns wide for the paper's net."""
     caption = (
-        "One image, forward. Activations: what a training pass keeps, in float32. "
+        "One image, forward. Kept: for the gradient, in float32, both towers on one device. "
         "Crosses: values that each tower sends the other before the layer."
     )
     table = Table(title=title, caption=caption, show_footer=True, box=SIMPLE_HEAD, pad_edge=False)
@@ -30,6 +29,5 @@ def layer_table(title: str, layers: Sequence[LayerNumbers]) -> Table:
     return table
 
 
-def counts(parameters: int, multiply_adds: int, activations: int, crossing: int) -> list[str]:
-    kilobytes = f"{activations * FLOAT32 / 1000:,.1f} KB"
-    return [f"{parameters:,}", f"{multiply_adds / 1e6:,.1f} M", kilobytes, f"{crossing:,}"]
+def counts(parameters: int, multiply_adds: int, kept: int, crossing: int) -> list[str]:
+    return [f"{parameters:,}", f"{multiply_adds / 1e6:,.1f} M", f"{kept / 1000:,.1f} KB", f"{crossing:,}"]
