@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from running import SMALL, TRAIN, here, losses
 
 from alexnet2012 import paper_recipe, source_recipe
-from alexnet2012.recipe import VARIANTS
+from alexnet2012.recipe import VARIANTS, Recipe
 from alexnet2012.training import Settings
+from alexnet2012.training.trainer import Trainer
 from train_imagenet import flags, settings
 
 FLAGS = {
@@ -19,8 +22,7 @@ FLAGS = {
     "no-exchange": ("--no-exchange",),
     "exchange-at-conv4": ("--exchange-at", "conv4"),
     "one-tower": ("--one-tower",),
-    "without-conv3": ("--without", "conv3"),
-    "without-conv4": ("--without", "conv4"),
+    **{f"without-{layer}": ("--without", layer) for layer in ("conv2", "conv3", "conv4", "conv5")},
     "no-color-noise": ("--no-color-noise",),
     "no-dropout": ("--no-dropout",),
     "tanh": ("--activation", "tanh"),
@@ -47,6 +49,29 @@ def test_variants_of_the_source_recipe() -> None:
     both = asked("--recipe", "source", "--no-lrn", "--without", "conv4")
     assert both.recipe == source_recipe().varied("no-lrn", "without-conv4")
     assert both.variants == ("no-lrn", "without-conv4")
+
+
+def test_layers_left_out_add_up() -> None:
+    both = asked("--without", "conv4", "--without", "conv3")
+    assert (both.recipe.without, both.variants) == (("conv3", "conv4"), ("without-conv3", "without-conv4"))
+
+
+@pytest.mark.parametrize(("flags", "said"), [((), 1), (("--wide-init",), 0)], ids=["paper", "wide-init"])
+def test_the_start_names_the_plateaus_cause(flags: tuple[str, ...], said: int, tree: Path, tmp_path: Path) -> None:
+    ended = here(TRAIN, *SMALL, *flags, "--data", tree, "--out", tmp_path / "run", "--max-steps", 1)
+    assert ended.code == 0 and "loss     begins near ln(5) = 1.609" in ended.out
+    assert ended.out.count("N(0, 0.01) in conv3 to conv5 starts the net almost flat (--wide-init has 0.03)") == said
+
+
+@pytest.mark.parametrize(("recipe", "said"), [(paper_recipe(), 1), (source_recipe(), 0)], ids=["paper", "source"])
+def test_the_stuck_warning_names_the_plateaus_cause(
+    recipe: Recipe, said: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stuck = SimpleNamespace(net=SimpleNamespace(classes=1000), recipe=recipe, step=7812)
+    Trainer.warn_if_stuck(cast(Trainer, stuck), 6.9)
+    warned = capsys.readouterr().err
+    assert "has not left ln(1000) = 6.908" in warned and warned.count("\n") == 1
+    assert warned.count("N(0, 0.01) in conv3 to conv5 (--wide-init has 0.03)") == said
 
 
 def test_numbers_replace_the_recipes() -> None:
