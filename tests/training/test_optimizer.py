@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from host_reads import NoHostReads
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, ReduceLROnPlateau
 
@@ -243,8 +244,34 @@ def test_the_torch_rule_is_torchs_and_its_velocity_is_kept(momentum: float) -> N
     for weight, kept in zip(resumed.parameters(), ours.parameters(), strict=True):
         rules[2].velocity(weight).copy_(rules[0].velocity(kept))
     one_step((ours, theirs, resumed), rules)
-    assert torch.equal(ours.weight, theirs.weight)
+    torch.testing.assert_close(ours.weight, theirs.weight)  # theirs rounds once more
     assert torch.equal(ours.weight, resumed.weight)
+
+
+@pytest.mark.parametrize("kind", ["paper, compiled", "paper, foreach", "sgd"])
+def test_found_inf_lets_a_step_change_nothing_and_the_host_does_not_ask(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step behind it is as if there had been none: weights and velocities to the bit."""
+    if kind == "paper, foreach":
+        monkeypatch.setattr(optimizer_cpp, "library", lambda: None)
+    nets = [torch.nn.Conv2d(3, 4, 5).to(memory_format=torch.channels_last) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    rules = [make_optimizer(net, paper_recipe(optimizer=kind.partition(",")[0])) for net in nets]
+    gradients = [[torch.randn_like(weight) for weight in nets[0].parameters()] for _ in range(3)]
+    spoilt = [torch.full_like(weight, torch.nan) for weight in nets[0].parameters()]
+    for found, given in ((None, gradients[0]), (0.0, gradients[1]), (1.0, spoilt), (0.0, gradients[2])):
+        for net, rule in zip(nets, rules, strict=True):
+            rule.found_inf = found if found is None else torch.tensor(found)
+            for weight, gradient in zip(net.parameters(), given, strict=True):
+                weight.grad = gradient.clone()
+            if net is nets[0] or not found:
+                with NoHostReads():
+                    rule.step()
+    for weight, expected in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(weight, expected)
+        assert torch.equal(rules[0].velocity(weight), rules[1].velocity(expected))
+        assert expected.isfinite().all()
 
 
 def one_step(nets: tuple[torch.nn.Module, ...], rules: list) -> None:

@@ -91,7 +91,9 @@ def whole_steps(prepared: Path, device: torch.device, workers: int) -> Iterator[
     dataset = open_dataset(prepared, "train")
     with open_layout("together") as layout:
         plan = TrainingPlan(recipe, len(dataset), batch, 0, dataset.statistics, 1000)
-        batches = TrainingBatches(layout, dataset, plan, Settings(str(prepared), recipe, workers=workers), 0)
+        batches = TrainingBatches(
+            layout, dataset, plan, Settings(str(prepared), recipe, workers=workers), range(plan.steps)
+        )
         arriving = iter(batches)
         net = AlexNet(recipe, len(dataset.classes)).place([device])
         step, (images, labels) = trained(net, make_optimizer(net, recipe), "fp32"), inputs(batch, device)

@@ -15,17 +15,15 @@ from alexnet2012.training.settings import Settings
 
 
 class TrainingBatches:
-    """This replica's rows of each global batch from ``first_step`` on: images (n, 3, 224, 224) and labels (n,).
+    """This replica's rows of each global batch of ``steps``: images (n, 3, 224, 224) and labels (n,).
 
     Each rank of a pair decodes half of them; their gather runs one batch ahead of its use. A loader's InputError is
     kept in ``failure`` while the step before it is trained, so that all ranks can save and stop together.
     """
 
-    def __init__(
-        self, layout: Layout, dataset: Dataset, plan: TrainingPlan, settings: Settings, first_step: int
-    ) -> None:
+    def __init__(self, layout: Layout, dataset: Dataset, plan: TrainingPlan, settings: Settings, steps: range) -> None:
         self.layout, self.plan, self.recipe = layout, plan, settings.recipe
-        self.steps = range(first_step, plan.steps)
+        self.steps = steps
         self.mean = dataset.statistics.mean_on(layout.devices[0])
         self.decode_on = torch.device("cpu") if layout.backend == "gloo" else layout.devices[0]
         own_views = (plan.views(step, self.own(step).start, self.own(step).stop) for step in self.steps)

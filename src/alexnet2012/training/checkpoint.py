@@ -29,7 +29,7 @@ TO_GO_ON = {"step": int, "classes": int, "velocities": dict, "schedule": dict, "
 
 
 class Broken(InputError):
-    """A checkpoint file that is cut short or altered."""
+    """A checkpoint file that is cut short or altered, or holds a value that is not finite."""
 
 
 def gather_net(net: AlexNet, optimizer: PaperSGD, layout: Layout) -> dict[str, dict[str, Tensor]]:
@@ -88,7 +88,18 @@ def load(path: Path | str) -> dict[str, Any]:
         raise InputError(
             f"{path}: format {saved['format']} is newer than {FORMAT}, the newest known here; update alexnet2012"
         )
+    if name := not_finite(saved):
+        raise Broken(f"{path}: the {name} are not finite")
     return saved
+
+
+def not_finite(saved: dict[str, Any]) -> str:
+    """What has a value that is not finite, such as ``velocities of towers.0.conv1.weight``; "" if nothing has."""
+    for kind in ("weights", "velocities"):
+        for name, value in saved.get(kind, {}).items():
+            if not value.sum().isfinite():
+                return f"{kind} of {name}"
+    return ""
 
 
 def refuse_incomplete(saved: dict[str, Any], path: Path) -> None:

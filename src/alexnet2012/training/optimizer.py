@@ -22,6 +22,8 @@ class PaperSGD(torch.optim.Optimizer):
     Each parameter's state is its ``velocity``. Raises ValueError for negative settings.
     """
 
+    found_inf: Tensor | None = None  # (), float32: where it is not 0, a step changes nothing
+
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
@@ -51,18 +53,33 @@ class PaperSGD(torch.optim.Optimizer):
         others = []
         for weight in weights:
             if optimizer_cpp.takes(weight, self.velocity(weight)):
-                optimizer_cpp.update(weight, self.velocity(weight), lr, momentum, weight_decay)
+                optimizer_cpp.update(weight, self.velocity(weight), lr, momentum, weight_decay, self.found_inf)
             else:
                 others.append(weight)
         if not others:
             return
         velocities = [self.velocity(w) for w in others]
+        before = [] if self.found_inf is None else [velocity.clone() for velocity in velocities]
         torch._foreach_mul_(velocities, momentum)
         if weight_decay:
             torch._foreach_add_(velocities, others, alpha=-weight_decay * lr)
         gradients = [w.grad for w in others if w.grad is not None]
         torch._foreach_add_(velocities, gradients, alpha=-lr)
-        torch._foreach_add_(others, velocities)
+        torch._foreach_add_(others, self.changes(velocities, before))
+
+    def changes(self, velocities: list[Tensor], before: list[Tensor]) -> list[Tensor]:
+        """What to add to the weights: the new ``velocities``.
+
+        Where ``found_inf`` is not 0, zeros, and the velocities are as ``before`` again. The device decides by itself.
+        """
+        if self.found_inf is None:
+            return velocities
+        changes = []
+        for velocity, old in zip(velocities, before, strict=True):
+            skip = self.found_inf.to(velocity.device, non_blocking=True) != 0
+            changes.append(velocity.masked_fill(skip, 0))
+            torch.where(skip, old, velocity, out=velocity)
+        return changes
 
     def velocity(self, weight: Tensor) -> Tensor:
         """The velocity of ``weight``, zero before its first update."""
@@ -78,6 +95,11 @@ class PaperSGD(torch.optim.Optimizer):
 
 class TorchSGD(torch.optim.SGD):
     """``torch.optim.SGD``, with its momentum buffers by the name that checkpoints use."""
+
+    found_inf: Tensor | None = None  # as above: what is fused heeds it
+
+    def __init__(self, params: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
+        super().__init__(params, lr, momentum, fused=True)
 
     def velocity(self, weight: Tensor) -> Tensor:
         """The momentum buffer of ``weight``: a sum of gradients, without the rate."""

@@ -14,7 +14,8 @@ SOURCE = r"""
 #include <cstdint>
 
 extern "C" void paper_sgd(float* __restrict weight, float* __restrict velocity, const float* __restrict gradient,
-                          int64_t n, float momentum, float shrink, float rate, int threads) {
+                          int64_t n, float momentum, float shrink, float rate, const float* skip, int threads) {
+  if (skip && *skip) return;
 #pragma omp parallel for simd schedule(static) num_threads(threads)
   for (int64_t i = 0; i < n; ++i) {
     velocity[i] = momentum * velocity[i] - shrink * weight[i] - rate * gradient[i];
@@ -33,7 +34,7 @@ def library() -> ctypes.CDLL | None:
         return None
     if built:
         long, number, pointer = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
-        built.paper_sgd.argtypes = [pointer, pointer, pointer, long, number, number, number, ctypes.c_int]
+        built.paper_sgd.argtypes = [*[pointer] * 3, long, *[number] * 3, pointer, ctypes.c_int]
         built.paper_sgd.restype = None
     return built
 
@@ -56,10 +57,16 @@ def takes(weight: Tensor, velocity: Tensor) -> bool:
     )
 
 
-def update(weight: Tensor, velocity: Tensor, lr: float, momentum: float, weight_decay: float) -> None:
-    """``velocity <- momentum * velocity - weight_decay * lr * weight - lr * gradient; weight <- weight + velocity``."""
+def update(
+    weight: Tensor, velocity: Tensor, lr: float, momentum: float, weight_decay: float, skip: Tensor | None
+) -> None:
+    """``velocity <- momentum * velocity - weight_decay * lr * weight - lr * gradient; weight <- weight + velocity``.
+
+    Nothing where ``skip``, float32 on the CPU, is not 0.
+    """
     gradient, built = weight.grad, library()
     assert gradient is not None and built is not None
     pointers = weight.data_ptr(), velocity.data_ptr(), gradient.data_ptr()
-    built.paper_sgd(*pointers, weight.numel(), momentum, weight_decay * lr, lr, torch.get_num_threads())
+    flag = None if skip is None else skip.data_ptr()
+    built.paper_sgd(*pointers, weight.numel(), momentum, weight_decay * lr, lr, flag, torch.get_num_threads())
     torch.autograd.graph.increment_version([weight, velocity])

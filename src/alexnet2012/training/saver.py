@@ -47,6 +47,13 @@ class CheckpointStore:
             raise InputError(f"{self.directory}: no whole checkpoint among {len(broken)}; start in another --out")
         return None, broken
 
+    def last_good(self) -> str:
+        """The newest whole checkpoint by its path, which the run goes on from; "none" without one."""
+        try:
+            return str(self.newest()[0] or "none")
+        except InputError:
+            return "none"
+
     def save(self, contents: dict[str, Any], names: list[str]) -> None:
         """Wait for the last save, then begin to write ``contents``, which nobody changes any more, as ``names`` too."""
         self.wait()
@@ -63,7 +70,7 @@ class CheckpointStore:
         """Raises InputError if the last save failed."""
         self.wait()
         if self.unsaved:
-            raise InputError(f"{self.unsaved}; make room, and the same command goes on from the checkpoint before")
+            raise InputError(f"{self.unsaved}; with that mended the same command goes on from the checkpoint before")
 
     def write(self, contents: dict[str, Any], names: list[str]) -> None:
         path = self.directory / f"step-{contents['step']:09d}.pt"
@@ -74,10 +81,18 @@ class CheckpointStore:
             for old in sorted(self.directory.glob("step-*.pt"))[: -self.keep]:
                 old.unlink()
             self.unsaved = ""
-        except (OSError, RuntimeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "torch's writer failed, as on a full disk"
-            self.unsaved = f"{path}: not saved ({reason})"
+        except Exception as error:  # whatever it is: unsaved is how this thread tells it
+            self.unsaved = f"{path}: not saved ({reason_of(error)})"
             print(f"warning: {self.unsaved}; training goes on", file=sys.stderr, flush=True)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a save failed, in some words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, RuntimeError):
+        return "torch's writer failed, as on a full disk"
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def give_name(path: Path, name: Path) -> None:

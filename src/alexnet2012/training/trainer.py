@@ -7,7 +7,8 @@ import dataclasses
 import math
 import sys
 from dataclasses import dataclass
-from typing import Any
+from itertools import compress
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ from alexnet2012.training.saver import CheckpointStore
 from alexnet2012.training.schedule import Schedule
 from alexnet2012.training.settings import Settings
 from alexnet2012.training.stopping import StopRequest
-from alexnet2012.training.watch import dead_units, explain_divergence, layer_sizes
+from alexnet2012.training.watch import broken_layers, dead_units, explain_divergence, layer_sizes
 
 WATCH_EVERY = 10  # reports between two looks at gradients, updates and dead units
 
@@ -42,6 +43,7 @@ class Outcome:
     rate: float  # of the weights
     images: Tensor
     means: PendingMean  # over all ranks: loss, top-1 error (0..1), share of ranks asked to stop, of ranks out of data
+    broken: PendingMean  # over all ranks, by layer: above 0 where the gradient is not finite
     pace: Pace | None  # of the steps since the last report, where this step is reported
 
 
@@ -90,6 +92,7 @@ class Trainer:
         self.epoch_means = EpochMeans()
         self.unvalidated = False  # whether an epoch has ended without its validation, which a stop has put off
         self.log: RunLog | None = None
+        self.unread: tuple[int, float, PendingMean] | None = None  # the last step, its rate, its broken layers
 
     def resume(self, saved: dict[str, Any]) -> None:
         """Go on from a checkpoint, of any layout."""
@@ -107,7 +110,8 @@ class Trainer:
         """
         if self.layout.first:
             self.log = RunLog(self.run, self.step, self.settings.identity())
-        batches = TrainingBatches(self.layout, self.train_set, self.plan, self.settings, self.step)
+        steps = range(self.step, self.last_step)
+        batches = TrainingBatches(self.layout, self.train_set, self.plan, self.settings, steps)
         try:
             if self.unvalidated:
                 self.end_stretch(skipped=0)
@@ -160,9 +164,10 @@ class Trainer:
         self.step += 1
         self.optimizer.zero_grad()
         loss.backward()
-        self.update(means.mean[0].isfinite())
+        broken = PendingMean(self.layout, broken_layers(self.net, self.layout, lambda weight: weight.grad))
+        self.update(means.mean[0], broken.mean)
         reported = self.due(self.settings.log_every) or self.step == self.last_step
-        return Outcome(self.step, self.rate(), images, means, self.clock.read() if reported else None)
+        return Outcome(self.step, self.rate(), images, means, broken, self.clock.read() if reported else None)
 
     def of_global_batch(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and top-1 error (0..1) of this replica's rows, whose mean over the replicas is that over all rows.
@@ -175,13 +180,14 @@ class Trainer:
         wrong = (logits.detach().argmax(1) != labels).float().mean()
         return F.cross_entropy(logits, labels) * weight, wrong * weight
 
-    def update(self, finite: Tensor) -> None:
-        """Let the gradient through only if every rank's loss is finite, without the host waiting for a device."""
-        if finite.is_cuda:
-            for weight in self.net.parameters():
-                weight.grad.masked_fill_(~finite.to(weight.device), 0)  # type: ignore[union-attr]
-        elif not finite:
-            return
+    def update(self, loss: Tensor, broken: Tensor) -> None:
+        """Update, unless the loss or the gradient of this step or an earlier one was not finite on some rank.
+
+        The device decides: the host, which reads it later, does not wait.
+        """
+        skip = ((broken > 0).any() | ~loss.isfinite()).float()
+        before = self.optimizer.found_inf
+        self.optimizer.found_inf = skip if before is None else torch.maximum(before, skip)
         self.optimizer.step()
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
@@ -200,11 +206,16 @@ class Trainer:
     def settle(self, outcome: Outcome) -> tuple[bool, bool]:
         """Read a step: report it if due; whether a rank was asked to stop, and whether one has no next images.
 
-        Raises Diverged on every rank when the loss is not finite.
+        Raises Diverged on every rank when the loss, or the gradient of the step before, is not finite.
         """
+        self.refuse_broken_gradient()
+        self.unread = outcome.step, outcome.rate, outcome.broken
         loss, wrong, stop, out_of_data = outcome.means.read()
         if not math.isfinite(loss):
-            self.raise_diverged(outcome, loss)
+            seen = explain_divergence(
+                self.net, outcome.images, outcome.step - 1, self.first_row(outcome.step - 1), self.layout
+            )
+            self.raise_diverged(outcome.step, f"the loss is {loss} at rate {outcome.rate:g}; {seen}")
         self.epoch_means.add(self.plan.rows(outcome.step - 1), loss, wrong)
         if outcome.pace:
             self.report(outcome, outcome.pace, loss, wrong)
@@ -212,14 +223,27 @@ class Trainer:
             self.warn_if_stuck(loss)
         return stop > 0, out_of_data > 0
 
-    def raise_diverged(self, outcome: Outcome, loss: float) -> None:
-        step = outcome.step - 1
-        seen = explain_divergence(self.net, outcome.images, step, self.first_row(step), self.layout)
+    def refuse_broken_gradient(self) -> None:
+        """Raises Diverged, on every rank, if the gradient of the last step was not finite."""
+        if self.unread is None:
+            return
+        step, rate, broken = self.unread
+        if layers := list(compress(self.net.layers, broken.read())):
+            self.raise_diverged(step, f"the gradient is not finite at rate {rate:g}, going back first in {layers[-1]}")
+
+    def refuse_broken_net(self) -> None:
+        """Raises Diverged, on every rank, if the last gradient, a weight or a velocity is not finite."""
+        self.refuse_broken_gradient()
+        for what, value in (("weights", lambda weight: weight), ("velocities", self.optimizer.velocity)):
+            broken = reduce(self.layout, broken_layers(self.net, self.layout, value))
+            if layers := list(compress(self.net.layers, broken.tolist())):
+                self.raise_diverged(self.step, f"the {what} of {', '.join(layers)} are not finite")
+
+    def raise_diverged(self, step: int, what: str) -> NoReturn:
+        self.step = step
         self.store.wait()
-        last = self.run.last if self.run.last.exists() else "none"
-        raise Diverged(
-            f"step {outcome.step}: the loss is {loss} at rate {outcome.rate:g}; {seen}; last good checkpoint: {last}"
-        ).by_all(tells=self.layout.first)
+        last = self.store.last_good() if self.layout.first else ""
+        raise Diverged(f"step {step}: {what}; last good checkpoint: {last}").by_all(tells=self.layout.first)
 
     def due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
@@ -276,8 +300,11 @@ class Trainer:
     def end_stretch(self, skipped: int) -> None:
         """Validate at an epoch's end, unless asked to stop, then save.
 
-        Raises InputError, after the checkpoint, for a validation image that cannot be read.
+        Raises Diverged where there is a value that is not finite, InputError, after the checkpoint, for a validation
+        image that cannot be read.
         """
+        self.layout.begin("looking for values that are not finite")
+        self.refuse_broken_net()
         if skipped and self.log:
             self.log.skipped(self.step, skipped)
         before = self.drops()

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from alexnet2012.distributed import Layout, reduce
+from alexnet2012.evaluation.evaluate import evaluating
 from alexnet2012.network import AlexNet
 from alexnet2012.training.optimizer import PaperSGD
+
+
+@torch.no_grad()
+def broken_layers(net: AlexNet, layout: Layout, value: Callable[[Tensor], Any]) -> Tensor:
+    """(layers,) on the first device: above 0 where the ``value`` of a weight or bias held here is not finite.
+
+    A sum is finite only if all its terms are; one that float32 cannot hold counts as not finite too.
+    """
+    broken = torch.zeros(len(net.layers), device=layout.devices[0])
+    for tower in net.held:
+        sums = [torch.stack([value(w).sum() for w in getattr(tower, layer).parameters()]).sum() for layer in net.layers]
+        broken += torch.stack(sums).isfinite().logical_not().to(broken.device, non_blocking=True)
+    return broken
 
 
 @torch.no_grad()
@@ -26,10 +43,10 @@ def layer_sizes(net: AlexNet, optimizer: PaperSGD, layout: Layout) -> dict[str, 
     return dict(zip(names, gradient.tolist() + ratios, strict=True))
 
 
-@torch.no_grad()
 def dead_units(net: AlexNet, images: Tensor) -> dict[str, float]:
-    """Share (0..1) of each layer's kernels or neurons whose ReLU never fires on ``images``."""
-    _, features = net(images, step=0, return_features=True)
+    """Share (0..1) of each layer's kernels or neurons whose ReLU never fires on ``images``, without dropout."""
+    with evaluating(net):
+        _, features = net(images, return_features=True)
     return {
         f"dead units/{layer}": (activation.transpose(0, 1).flatten(1).amax(1) <= 0).float().mean().item()
         for layer, activation in features.items()
