@@ -27,10 +27,13 @@ from rich.table import Table
 from rich.text import Text
 
 from alexnet2012.command_line import Parser, tell
-from alexnet2012.data.imagenet_source import Source, open_source
+from alexnet2012.data import open_dataset
+from alexnet2012.data.imagenet_source import OFFICIAL, Source, open_source
 from alexnet2012.data.preparation import Settings, prepare
 from alexnet2012.data.preparation_verify import Check, check_archives, verify
+from alexnet2012.data.statistics import Statistics
 from alexnet2012.errors import InputError
+from alexnet2012.recipe import COLORS_2014
 
 STOPPED = 130  # the shell's code for Ctrl-C
 
@@ -128,11 +131,22 @@ def check(console: Console, source: Source, manifest: dict[str, Any], flags: arg
         verdict = "holds" if row.holds else "differs" if row in archives else "FAILS"
         table.add_row(row.what, *(f"{n:,}" if isinstance(n, int) else n for n in (row.found, row.expected)), verdict)
     console.print(table)
+    if len(source.wnids) == OFFICIAL["classes"]:
+        console.print(color_table(open_dataset(str(flags.out), "train").statistics))
     report = flags.out / "verify.json"
     write_report(report, checks, archives, problems, manifest)
     if failed := [row.what for row in checks if not row.holds]:
         first = problems[0] if problems else failed[0]
         raise InputError(f"{flags.out}: does not hold what it should: {first}; all in {report}")
+
+
+def color_table(statistics: Statistics) -> Table:
+    """The colours of the training images beside the authors'; other ways to resize and store make them differ a bit."""
+    table = Table("colors of training images", "here", "the authors', 2014")
+    for name, values in statistics.colors().items():
+        form = ".3f" if "vector" in name else ".1f"
+        table.add_row(name, *(", ".join(f"{value:{form}}" for value in own) for own in (values, COLORS_2014[name])))
+    return table
 
 
 def write_report(

@@ -292,6 +292,14 @@ def source_recipe(**changes: Any) -> Recipe:
     return Recipe(**{**differences, **changes})
 
 
+COLORS_2014 = {  # of ILSVRC's training images, RGB of 0..255, as the authors' later cuda-convnet2 prepares them
+    "mean color": (127.3, 119.7, 104.9),
+    "sqrt(eigenvalues)": (121.8, 37.1, 19.7),
+    "first eigenvector": (0.564, 0.576, 0.592),  # the signs as data/statistics.py sets them
+    "second eigenvector": (0.713, 0.024, -0.701),
+    "third eigenvector": (-0.418, 0.817, -0.397),
+}
+
 VAL_2012, TEST_2010 = "ILSVRC-2012 validation", "ILSVRC-2010 test"
 
 

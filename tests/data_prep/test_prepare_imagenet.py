@@ -23,12 +23,13 @@ import pytest
 from PIL import Image
 
 from alexnet2012.data import open_dataset, preparation, preparation_verify, preparation_workers
-from alexnet2012.data.imagenet_source import open_source
+from alexnet2012.data.imagenet_source import OFFICIAL, open_source
 from alexnet2012.data.pixels import decode
 from alexnet2012.data.preparation import Settings, prepare
 from alexnet2012.data.shards import ShardDataset, read_manifest
 from alexnet2012.data.statistics import Statistics
 from alexnet2012.errors import InputError
+from alexnet2012.recipe import COLORS_2014
 from prepare_imagenet import main
 
 SETTINGS = Settings(images_per_shard=9)
@@ -196,11 +197,34 @@ def test_a_finished_set_that_has_lost_a_part_says_so(
 
 def test_command_verifies_and_reports(archives: Path, commanded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(archives), "--out", str(commanded), "--verify"]) == 0
-    assert "60 train + 20 val images of 10 classes" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "60 train + 20 val images of 10 classes" in printed and "2014" not in printed
     report = json.loads((commanded / "verify.json").read_text())
     assert [check["holds"] for check in report["checks"]] == [True] * 8
     assert report["problems"] == [] and report["repaired"]["png"] == [f"train/{ilsvrc.PNG}"]
     assert [check["holds"] for check in report["archives"]] == [False] * 3  # reported, not fatal
+
+
+def test_a_set_of_as_many_classes_as_ilsvrcs_has_its_colors_beside_the_authors(
+    archives: Path, commanded: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OFFICIAL, "classes", 10)
+    monkeypatch.setattr("prepare_imagenet.verify", lambda *asked: ([], []))
+    assert main([str(archives), "--out", str(shutil.copytree(commanded, commanded.parent / "again")), "--verify"]) == 0
+    rows = [re.split(r" *│ *", line.strip("│ ")) for line in capsys.readouterr().out.splitlines()]
+    colors = {name: (here, theirs) for name, here, theirs in (row for row in rows if len(row) == 3)}
+    statistics = ShardDataset(commanded, "train").statistics
+    mean = ", ".join(f"{value:.1f}" for value in statistics.mean.mean((0, 1)))
+    assert colors["mean color"] == (mean, "127.3, 119.7, 104.9")
+    assert colors["sqrt(eigenvalues)"][1] == "121.8, 37.1, 19.7"
+    first = ", ".join(f"{value:.3f}" for value in statistics.eigenvectors[:, 0])
+    assert colors["first eigenvector"] == (first, "0.564, 0.576, 0.592")
+
+
+def test_the_authors_eigenvectors_are_such_and_have_the_signs_of_ours() -> None:
+    vectors = np.array([values for name, values in COLORS_2014.items() if "vector" in name])
+    assert np.abs(vectors @ vectors.T - np.eye(3)).max() < 0.005
+    assert (vectors[range(3), np.abs(vectors).argmax(1)] > 0).all()
 
 
 def change_label_in_index(out: Path) -> None:

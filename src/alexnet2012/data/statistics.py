@@ -36,6 +36,15 @@ class Statistics:
         """(3, 3): eigenvectors as columns, each times its standard deviation sqrt(lambda) (S; P §4.1 says lambda)."""
         return self.eigenvectors * np.sqrt(self.eigenvalues)
 
+    def colors(self) -> dict[str, NDArray[np.float64]]:
+        """The figures of ``recipe.COLORS_2014``, of these images: (3,) each."""
+        vectors = dict(zip(("first", "second", "third"), self.eigenvectors.T, strict=True))
+        return {
+            "mean color": self.mean.mean((0, 1)),
+            "sqrt(eigenvalues)": np.sqrt(self.eigenvalues),
+            **{f"{place} eigenvector": vector for place, vector in vectors.items()},
+        }
+
     def mean_on(self, device: torch.device | str) -> Tensor:
         """The mean image as what is subtracted from pixels: float32 (side, side, 3) on ``device``."""
         return torch.from_numpy(self.mean).to(device, torch.float32)
