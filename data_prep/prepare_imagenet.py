@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alexnet2012.command_line import Parser, tell
+from alexnet2012.core.threads import cores
 from alexnet2012.data import open_dataset
 from alexnet2012.data.imagenet_source import OFFICIAL, Source, open_source
 from alexnet2012.data.preparation import Settings, prepare
@@ -74,8 +74,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("data/imagenet"), help="directory to make")
     parser.add_argument("--quality", type=between(1, 95), default=95, help="of the stored JPEGs")
     parser.add_argument("--seed", type=between(0, 2**32), default=0, help="of the order")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument("--workers", type=between(1, 1024), default=cores, help="processes; by default one a core")
+    parser.add_argument("--workers", type=between(1, 1024), default=cores(), help="processes; by default one a core")
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave unreadable images out, and list them, instead of stopping"
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import alexnet2012.core.openmp  # noqa: F401  (before torch)
+
+# isort: split
 import json
 import sys
 from argparse import Namespace
@@ -13,7 +16,8 @@ from alexnet2012.ablation.execution import Execution, slots
 from alexnet2012.ablation.study import ALL, BASE, CROPS, Planned, Run, found_runs
 from alexnet2012.command_line import Parser, main
 from alexnet2012.core.atomic_files import write_text
-from alexnet2012.distributed import cores, refuse_pairs
+from alexnet2012.core.threads import cores
+from alexnet2012.distributed import refuse_pairs, usual_placement
 from alexnet2012.errors import InputError
 from alexnet2012.reporting import ablation
 from alexnet2012.reporting.figures.style import save
@@ -87,7 +91,9 @@ def plan(given: Namespace, common: list[str]) -> list[Planned]:
             words = (*common, *train_imagenet.flags_of(variant), "--seed", str(seed), "--out", str(run.path))
             one = Planned(run, train_imagenet.settings(train_imagenet.flags().parse_args(words)), words)
             if given.processes > 1:
-                refuse_pairs(one.settings.placement, given.processes, given.processes, one.settings.recipe.towers, 0)
+                towers = one.settings.recipe.towers
+                placement = one.settings.placement or usual_placement(towers)
+                refuse_pairs(placement, given.processes, given.processes, towers, 0)
             one.refuse_other_settings()
             planned.append(one)
     return planned

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import alexnet2012.core.openmp  # noqa: F401  (before torch)
+
+# isort: split
 import dataclasses
 import json
 import os
@@ -20,7 +23,7 @@ from alexnet2012.benchmark.contest import Figure
 from alexnet2012.benchmark.photographs import refuse_small
 from alexnet2012.command_line import Parser, main
 from alexnet2012.core.atomic_files import write_text
-from alexnet2012.distributed import cores
+from alexnet2012.core.threads import cores
 from alexnet2012.errors import InputError
 from alexnet2012.network.response_norm import lrn_kernel
 from alexnet2012.reporting.benchmark import machine, speed_lines

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import alexnet2012.core.openmp  # noqa: F401  (before torch)
+
+# isort: split
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -9,7 +12,7 @@ from pathlib import Path
 from alexnet2012.command_line import Parser, alike, main
 from alexnet2012.core.atomic_files import atomic_write, write_text
 from alexnet2012.data import open_dataset
-from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout
+from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout, usual_placement
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation.crops import CROPS
 from alexnet2012.evaluation.ensemble import Assessment, assess, assess_kept, checked_weights
@@ -46,7 +49,11 @@ def flags() -> Parser:
     add("--loader", default="dali", choices=("dali", "torch"))
     add("--workers", type=int, default=2, help="decoding threads a process")
     add("--threads", type=int, help="CPU threads a process (default: OMP_NUM_THREADS, else its share of the cores)")
-    add("--placement", default="split", choices=("split", "together"), help="a tower a process, or both in each")
+    add(
+        "--placement",
+        choices=("split", "together"),
+        help="a tower a process, or both in each (default: split, together for a net of one tower)",
+    )
     return parser
 
 
@@ -70,7 +77,9 @@ def arguments() -> Namespace:
 
 
 def run(given: Namespace) -> None:
-    with open_layout(given.placement, threads=given.threads) as layout:
+    towers = alike(lambda: [load_checkpoint(path, "cpu").recipe.towers for path in given.checkpoints]) or [2]
+    placement = given.placement or usual_placement(min(towers))
+    with open_layout(placement, max(towers), threads=given.threads) as layout:
         if given.average:
             agree(layout, lambda: report(given, assess_kept(load_alike(given.average), given.weights)))
             return
@@ -101,7 +110,7 @@ def check(given: Namespace, layout: Layout) -> None:
     for path in given.checkpoints:
         net = load_checkpoint(path, "cpu")
         if layout.split and net.recipe.towers == 1:
-            raise InputError(f"{path}: one tower cannot be split over processes; add --placement together")
+            raise InputError(f"{path}: one tower cannot be split over processes; leave --placement out")
         net.refuse_other_classes(dataset, given.data)
 
 
@@ -115,7 +124,8 @@ def announce(given: Namespace, layout: Layout, nets: list[TrainedAlexNet]) -> No
     for path, net in zip(given.checkpoints, nets, strict=True):
         print(f"net      {path}: recipe {net.recipe.name}, width {net.recipe.width:g}, {net.classes} classes")
     print(f"data     {given.data}, {given.split}; loader {given.loader}, {given.workers} decoding threads a process")
-    print(f"devices  {layout.describe(max(net.recipe.towers for net in nets))}", flush=True)
+    devices = layout.describe(max(net.recipe.towers for net in nets))
+    print(f"devices  {devices}; {layout.threads} threads a process", flush=True)
 
 
 def report(given: Namespace, assessment: Assessment) -> None:

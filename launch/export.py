@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import alexnet2012.core.openmp  # noqa: F401  (before torch)
+
+# isort: split
 from argparse import Namespace
 from pathlib import Path
 

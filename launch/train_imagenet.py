@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import alexnet2012.core.openmp  # noqa: F401  (before torch)
+
+# isort: split
 import dataclasses
 from argparse import Namespace
 from pathlib import Path
@@ -47,7 +50,11 @@ def flags() -> Parser:
     add("--loader", default="dali", choices=("dali", "torch"))
     add("--workers", type=int, default=2, help="decoding threads a process")
     add("--threads", type=int, help="CPU threads a process (default: OMP_NUM_THREADS, else its share of the cores)")
-    add("--placement", default="split", choices=("split", "together"), help="a tower a process, or both in each")
+    add(
+        "--placement",
+        choices=("split", "together"),
+        help="a tower a process, or both in each (default: split, together for a net of one tower)",
+    )
     add("--checkpoint-every", type=int, help="steps between checkpoints, beside one an epoch")
     add("--keep", type=int, default=3, help="checkpoints kept, beside the best and one before each drop of the rate")
     add("--time-limit", type=float, help="minutes after which to save and stop; the same command goes on")

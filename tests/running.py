@@ -51,12 +51,12 @@ def here(file: Path, *flags: object) -> Ended:
     return Ended(ending.value.code or 0, out.getvalue(), err.getvalue())
 
 
-def start(*command: object, **variables: str) -> subprocess.Popen[str]:
-    """Start python with ``command``, and with ``variables`` in its environment."""
+def start(*command: object, directory: Path = ROOT, **variables: str) -> subprocess.Popen[str]:
+    """Start python with ``command`` in ``directory``, with ``variables`` in its environment."""
     path = f"{ROOT / 'launch'}:{ROOT / 'tests'}"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **variables}
+    environment = {**os.environ, "PYTHONPATH": path, **variables}
     return subprocess.Popen(
-        [sys.executable, *map(str, command)], stdout=-1, stderr=-1, text=True, env=environment, cwd=ROOT
+        [sys.executable, *map(str, command)], stdout=-1, stderr=-1, text=True, env=environment, cwd=directory
     )
 
 

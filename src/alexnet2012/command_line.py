@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import os
@@ -53,18 +54,31 @@ def main(command: Callable[[], None]) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, when it sees another rank leave first
         if not failure.told:
             tell(str(failure))
-        sys.exit(failure.exit_code)
+        leave(failure.exit_code)
     except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        leave(128 + signal.SIGINT)
     except BrokenPipeError:  # the reader of the output has left, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's last flush
-        sys.exit(1)  # as rich does, which writes the tables
+        leave(1)  # as rich does, which writes the tables
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
         tell(f"{error.filename or 'writing'}: {error.strerror}; make room and run the same command again")
-        sys.exit(2)
+        leave(2)
     sys.exit(0)
+
+
+def leave(code: int) -> NoReturn:
+    """Exit after a failure. One rank of several does so without the interpreter's end.
+
+    There its process groups, with exchanges under way that no other rank may finish, can hang or abort the process.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def tell(line: str) -> None:

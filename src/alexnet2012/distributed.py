@@ -6,16 +6,15 @@ is a layout like the others, with nothing to communicate.
 
 from __future__ import annotations
 
-import contextlib
-import math
+import itertools
 import os
 import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -24,13 +23,15 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from alexnet2012.core.threads import usual_threads
 from alexnet2012.errors import Failure, InputError
-from alexnet2012.liveness import Heartbeat, die_with_parent
+from alexnet2012.liveness import Heartbeat, LostRank, die_with_parent
 from alexnet2012.network.exchange import BetweenRanks, Exchange, InProcess, OnStreams
 
 T = TypeVar("T")
 
-TIMEOUT = 600.0  # seconds without any rank moving before one counts as lost
+TIMEOUT = 600.0  # seconds in one collective after which a rank counts as lost
+NO_TIMEOUT = timedelta(days=365)  # of torch's own, which do not know who works and who is lost
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,43 @@ class Layout:
     def exchange(self, towers: int, streams: bool = False) -> Exchange:
         """How activations cross in this layout; ``streams``: a CUDA stream a tower, on the device that both share."""
         if self.split:
-            return BetweenRanks(self.groups["pair"], self.tower, self.begin)
+            return BetweenRanks(self.groups["pair"], self.tower, self.waiting)
         return OnStreams(self.devices[0]) if streams else InProcess(towers)
 
     def begin(self, operation: str, step: int | None = None) -> None:
-        """Say that ``operation``, which all ranks do together, begins."""
+        """Say that ``operation``, which all ranks do together, begins.
+
+        With NCCL all of it is timed as a collective: the host cannot tell one from a device's own work.
+        """
         if self.heartbeat:
-            self.heartbeat.begin(operation, step)
+            self.heartbeat.begin(operation, step, waits=self.backend == "nccl")
+
+    def waiting(self, operation: str | None = None) -> AbstractContextManager[None]:
+        """Time what is inside, where this process waits for others, as a collective."""
+        return self.heartbeat.waiting(operation) if self.heartbeat else nullcontext()
+
+    def working(self) -> AbstractContextManager[None]:
+        """Time nothing of what is inside, which this process does alone."""
+        return self.heartbeat.working() if self.heartbeat else nullcontext()
 
     def replicate(self, net: nn.Module) -> nn.Module:
-        """``net`` with its gradients averaged over the replicas, bucket by bucket while backward runs."""
+        """``net`` with its gradients averaged over the replicas, bucket by bucket while backward runs.
+
+        From a backward pass's last gradient on this process waits for the other replicas, until it begins something.
+        """
         if self.replicas == 1:
             return net
-        return DistributedDataParallel(net, process_group=self.groups["replicas"], gradient_as_bucket_view=True)
+        weights = list(net.parameters())
+        gradients = itertools.count(1)
+
+        def count(weight: Tensor) -> None:
+            if next(gradients) % len(weights) == 0 and self.heartbeat:
+                self.heartbeat.begin("gradients of the replicas", waits=True)
+
+        for weight in weights:
+            weight.register_post_accumulate_grad_hook(count)
+        with self.waiting():
+            return DistributedDataParallel(net, process_group=self.groups["replicas"], gradient_as_bucket_view=True)
 
     def describe(self, towers: int = 2) -> str:
         """One line for the start of a run of a net of as many ``towers``."""
@@ -95,9 +120,9 @@ class Layout:
         )
 
 
-@contextlib.contextmanager
+@contextmanager
 def open_layout(
-    placement: str = "split",
+    placement: str | None = None,
     towers: int = 2,
     timeout: float = TIMEOUT,
     pairs_across_nodes: bool = False,
@@ -106,8 +131,8 @@ def open_layout(
     """The layout torchrun's environment asks for, its process groups open inside the ``with``.
 
     One process holds both towers: on cuda:0 and cuda:1 if there are two, on one device otherwise. NCCL is the
-    backend if and only if each rank of the node has a GPU of its own, gloo otherwise. ``threads`` of the CPU are this
-    process's, by default ``usual_threads``.
+    backend if and only if each rank of the node has a GPU of its own, gloo otherwise. ``placement`` is by default
+    ``usual_placement``; ``threads`` of the CPU are this process's, by default ``usual_threads``.
 
     Raises InputError for an odd number of processes with a tower each, LostRank, where it can still be raised, when a
     rank has not moved for ``timeout`` seconds.
@@ -122,35 +147,43 @@ def open_layout(
     if processes == 1:
         yield Layout(devices=devices_of_one_process(towers), threads=threads)
         return
+    placement = placement or usual_placement(towers)
     refuse_pairs(placement, processes, 2 if pairs_across_nodes else local_processes, towers, rank)
     device = device_of_rank(int(os.environ.get("LOCAL_RANK", rank)))
     backend = "nccl" if torch.cuda.device_count() >= local_processes else "gloo"
     with connected(backend, rank, processes, timeout) as heartbeat:
-        groups = open_groups(placement, processes, rank, backend, longer_than(timeout))
+        with heartbeat.waiting("opening the process groups"):
+            groups = open_groups(placement, processes, backend)
         yield Layout(rank, processes, placement, (device,), backend, threads, groups, heartbeat)
 
 
-@contextlib.contextmanager
+@contextmanager
 def connected(backend: str, rank: int, processes: int, timeout: float) -> Iterator[Heartbeat]:
-    """The default process group, with a heartbeat; ranks that fail alike leave together."""
-    shared, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-    store = fresh_part(shared, rank, processes)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo",
-        store=store,
-        rank=rank,
-        world_size=processes,
-        timeout=longer_than(timeout),
-    )
-    heartbeat = Heartbeat(store, rank, processes, timeout)
+    """The default process group, with a heartbeat; ranks that fail alike leave together.
+
+    The heartbeat alone ends a wait: it knows which rank is lost, and which only works for longer than ``timeout``.
+    """
+    store = meet_others(rank, processes, timeout)
+    heartbeat = Heartbeat(store.clone(), rank, processes, timeout)  # one that no wait of the other's keeps busy
     try:
-        dist.barrier()
         with naming_lost_ranks(heartbeat):
+            with heartbeat.waiting("opening the process groups"):
+                dist.init_process_group(
+                    "cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo",
+                    store=store,
+                    rank=rank,
+                    world_size=processes,
+                    timeout=NO_TIMEOUT,
+                )
+                dist.barrier()
             yield heartbeat
+            with heartbeat.waiting("the end"):
+                dist.barrier()  # a store kept by the first to leave is still there for the others
     except Failure as failure:
         if failure.agreed:
-            dist.barrier()
-            failure.met = True
+            with suppress(RuntimeError), heartbeat.waiting("the end"):
+                dist.barrier()
+                failure.met = True
         else:
             heartbeat.fail(failure)
         raise
@@ -159,28 +192,43 @@ def connected(backend: str, rank: int, processes: int, timeout: float) -> Iterat
     dist.destroy_process_group()
 
 
-def fresh_part(store: dist.Store, rank: int, processes: int) -> dist.Store:
+def meet_others(rank: int, processes: int, timeout: float) -> dist.Store:
+    """The store that the ranks of this attempt share. Raises LostRank for one not there after ``timeout`` seconds."""
+    try:
+        shared, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+        return fresh_part(shared, rank, processes, timeout)
+    except dist.DistError as error:
+        place = ":".join(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise LostRank(
+            f"rank {rank} waited {timeout:g} s for the other ranks to meet at {place}: are all nodes started, "
+            "and does the network let them reach it?"
+        ) from error
+
+
+def fresh_part(store: dist.Store, rank: int, processes: int, timeout: float) -> dist.Store:
     """A part of torchrun's store that no earlier attempt of the run has written to: gloo would meet its addresses.
 
     Restarted agents count attempts differently, so the processes of this one find each other: rank 0 makes an offer,
     the others answer it with a number of their own, and know by having it confirmed that the offer is not an old one.
+    Raises DistError when a rank has not come after ``timeout`` seconds.
     """
-    own = secrets.token_hex(8)
+    own, deadline = secrets.token_hex(8), time.monotonic() + timeout
     if rank == 0:
         store.set("offer", own)
         for other in range(1, processes):
             answer = store.get(f"{own}/answer/{other}").decode()
             store.set(f"{own}/confirmed/{answer}", "")
         return dist.PrefixStore(own, store)
-    while True:
+    while time.monotonic() < deadline:
         offer = store.get("offer").decode()
         store.set(f"{offer}/answer/{rank}", own)
         if store.check([f"{offer}/confirmed/{own}"]):
             return dist.PrefixStore(offer, store)
         time.sleep(0.05)
+    raise dist.DistStoreError("no offer of this attempt")
 
 
-@contextlib.contextmanager
+@contextmanager
 def naming_lost_ranks(heartbeat: Heartbeat | None) -> Iterator[None]:
     """Turn a collective's error into a LostRank that says which rank went away."""
     try:
@@ -192,68 +240,9 @@ def naming_lost_ranks(heartbeat: Heartbeat | None) -> Iterator[None]:
         raise heartbeat.lost() from error
 
 
-def longer_than(timeout: float) -> timedelta:
-    """The collectives' own timeout: the heartbeat speaks first, for it knows which rank is lost."""
-    return timedelta(seconds=2 * timeout + 60)
-
-
 def allow_tf32(allowed: bool) -> None:
     """Whether CUDA may round the factors of float32 products to TF32's 10 bits; torch lets convolutions do so."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
-
-
-def usual_threads(local_processes: int) -> int:
-    """CPU threads of one of a node's processes: the user's OMP_NUM_THREADS, else its share of the cores."""
-    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if given.isdecimal() and int(given) and not set_by_torchrun("OMP_NUM_THREADS"):
-        return int(given)
-    return max(1, cores() // local_processes)
-
-
-def set_by_torchrun(variable: str) -> bool:
-    """Whether torchrun added ``variable`` to the environment that it was started with itself (known on Linux).
-
-    It sets OMP_NUM_THREADS to 1 for several processes a node where the user set none.
-    """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return False
-    with contextlib.suppress(OSError):
-        started_with = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
-        return not any(entry.startswith(f"{variable}=".encode()) for entry in started_with)
-    return False
-
-
-def cores() -> int:
-    """Processor cores this process may use: those of its affinity mask, no more than its cgroup's quota allows."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.floor(min(allowed, cpu_quota())))
-
-
-def cpu_quota(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> float:
-    """Cores that this process's cgroups let it keep busy, infinite without a quota; versions 2 and 1 (Linux).
-
-    A group's quota binds all below it. In a container ``root`` itself is the container's group.
-    """
-    quotas = [math.inf]
-    with contextlib.suppress(OSError):
-        for line in process.read_text().splitlines():
-            _, controllers, group = line.split(":", 2)
-            top = root if not controllers else root / "cpu" if "cpu" in controllers.split(",") else None
-            if top:
-                below = Path(group.lstrip("/"))
-                quotas += [quota_of(top / folder) for folder in (below, *below.parents)]
-    return min(quotas)
-
-
-def quota_of(group: Path) -> float:
-    """Cores of one cgroup's own quota: ``cpu.max`` (version 2) or ``cpu.cfs_quota_us`` (version 1)."""
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (group / "cpu.max").read_text().split()
-        return math.inf if quota == "max" else int(quota) / int(period)
-    with contextlib.suppress(OSError, ValueError):
-        microseconds = [int((group / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period")]
-        return microseconds[0] / microseconds[1] if microseconds[0] > 0 else math.inf
-    return math.inf
 
 
 def device_of_rank(local_rank: int) -> torch.device:
@@ -275,11 +264,16 @@ def devices_of_one_process(towers: int) -> tuple[torch.device, ...]:
     return tuple(torch.device("cuda", gpu) for gpu in range(gpus)) or (torch.device("cpu"),)
 
 
+def usual_placement(towers: int) -> str:
+    """A tower a process; a net of one tower whole in each."""
+    return "together" if towers == 1 else "split"
+
+
 def refuse_pairs(placement: str, processes: int, local_processes: int, towers: int, rank: int) -> None:
     """Raises InputError, on every rank, where towers cannot be paired."""
     error = None
     if placement == "split" and towers == 1:
-        error = InputError("--placement split: this net has one tower, not one a process; add --placement together")
+        error = InputError("--placement split: this net has one tower, not one a process; leave the flag out")
     elif placement == "split" and processes % 2:
         error = InputError(
             f"--nproc-per-node: {processes} processes cannot hold a tower each in pairs; "
@@ -294,9 +288,7 @@ def refuse_pairs(placement: str, processes: int, local_processes: int, towers: i
         raise error.by_all(tells=rank == 0)
 
 
-def open_groups(
-    placement: str, processes: int, rank: int, backend: str, timeout: timedelta
-) -> dict[str, dist.ProcessGroup]:
+def open_groups(placement: str, processes: int, backend: str) -> dict[str, dist.ProcessGroup]:
     """The groups of this rank. Every rank opens all of them in the same order, as torch.distributed asks.
 
     ``pair`` carries the network's activations, ``images`` the pair's image gather (a group of its own, so that
@@ -309,7 +301,7 @@ def open_groups(
         parts["pair"] = parts["images"] = [list(ranks[first : first + 2]) for first in ranks[::2]]
     groups = {}
     for name, part in parts.items():
-        groups[name], _ = dist.new_subgroups_by_enumeration(part, timeout=timeout, backend=backend)
+        groups[name], _ = dist.new_subgroups_by_enumeration(part, timeout=NO_TIMEOUT, backend=backend)
     return groups  # type: ignore[return-value]
 
 
@@ -320,10 +312,12 @@ def agree(layout: Layout, decide: Callable[[], T]) -> T:
     answer: list[Any] = [None]
     if layout.first:
         try:
-            answer = [decide()]
+            with layout.working():
+                answer = [decide()]
         except Failure as failure:
             answer = [failure]
-    dist.broadcast_object_list(answer, src=0)
+    with layout.waiting():
+        dist.broadcast_object_list(answer, src=0)
     if isinstance(answer[0], Failure):
         raise answer[0].by_all(tells=layout.first)
     return answer[0]
@@ -333,17 +327,25 @@ def raise_together(layout: Layout, failure: InputError | None) -> None:
     """Raises InputError on every rank when one of them brings a ``failure``; all ranks call this together."""
     if not reduce(layout, torch.tensor([float(failure is not None)])).item():
         return
-    reasons: list[Any] = [str(failure)] * layout.processes
-    if layout.processes > 1:
-        dist.all_gather_object(reasons, failure and str(failure))
+    reasons = gather(layout, failure and str(failure))
     raise InputError(next(filter(None, reasons))).by_all(tells=layout.first) from failure
+
+
+def gather(layout: Layout, own: T) -> list[T]:
+    """What each rank brings, in the order of ranks, on every rank."""
+    everyone = [own] * layout.processes
+    if layout.processes > 1:
+        with layout.waiting():
+            dist.all_gather_object(everyone, own)
+    return everyone
 
 
 def reduce(layout: Layout, values: Tensor, over: str = "all", largest: bool = False) -> Tensor:
     """The sum of ``values``, or their maximum, over a group's ranks: "all", "replicas" or "pair"."""
     values = values.cpu() if layout.backend == "gloo" else values
     if (over == "all" and layout.processes > 1) or over in layout.groups:
-        dist.all_reduce(values, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, layout.groups.get(over))
+        with layout.waiting():
+            dist.all_reduce(values, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, layout.groups.get(over))
     return values
 
 
@@ -357,7 +359,7 @@ class PendingRows:
 
     def __init__(self, layout: Layout, rows: Tensor, total: int) -> None:
         """``rows`` (n, ...): this rank's ``share`` of ``total`` rows of the global batch."""
-        self.rows, self.work = rows, None
+        self.rows, self.work, self.waiting = rows, None, layout.waiting
         if layout.split:
             first = layout.replica * 2
             shares = [share(total, rank, layout.processes) for rank in (first, first + 1)]
@@ -371,7 +373,8 @@ class PendingRows:
         """The pair's rows in the order of the batch; without a pair this process's own."""
         if self.work is None:
             return self.rows
-        self.work.wait()
+        with self.waiting():
+            self.work.wait()
         return torch.cat([part[:size] for part, size in zip(self.parts, self.sizes, strict=True)])
 
 
@@ -409,12 +412,13 @@ def collect(layout: Layout, mine: dict[str, Tensor], shapes: dict[str, tuple[int
     if not layout.split:
         return held
     pair = layout.groups["pair"]
-    for name in sorted(shapes):
-        if layout.first:
-            arriving = torch.empty(shapes[name], device=layout.devices[0] if layout.backend == "nccl" else "cpu")
-            dist.recv(arriving, group=pair, group_src=1)
-            held[name] = arriving.cpu()
-        else:
-            tensor = mine[name].detach().contiguous()
-            dist.send(tensor if layout.backend == "nccl" else tensor.cpu(), group=pair, group_dst=0)
+    with layout.waiting():
+        for name in sorted(shapes):
+            if layout.first:
+                arriving = torch.empty(shapes[name], device=layout.devices[0] if layout.backend == "nccl" else "cpu")
+                dist.recv(arriving, group=pair, group_src=1)
+                held[name] = arriving.cpu()
+            else:
+                tensor = mine[name].detach().contiguous()
+                dist.send(tensor if layout.backend == "nccl" else tensor.cpu(), group=pair, group_dst=0)
     return held

@@ -19,7 +19,7 @@ ABLATE = ROOT / "launch" / "ablate.py"
         (("--seed", "1"), "seed: not for all runs"),
         (("--no-lrn",), "no-lrn: not for all runs"),
         (("--epoch", "3"), "unrecognized arguments: --epoch 3"),
-        (("--variants", "one-tower", "--processes", "2"), "one tower, not one a process"),
+        (("--variants", "one-tower", "--processes", "2", "--placement", "split"), "one tower, not one a process"),
         (("--jobs", "0"), "must be at least 1"),
         (("--batch-size", "6001", "--plan"), "--batch-size 6001: the training split has 6000 images"),
     ],
@@ -30,6 +30,22 @@ def test_bad_input_is_one_line(tmp_path: Path, flags: tuple[str, ...], line: str
     assert line in ended.err
     assert len(ended.err.splitlines()) == 1
     assert not (tmp_path / "study").exists()
+
+
+def test_variants_of_one_and_two_towers_run_on_two_processes(tree: Path, tmp_path: Path) -> None:
+    words = (
+        "--out",
+        tmp_path / "study",
+        "--variants",
+        "one-tower",
+        "--processes",
+        "2",
+        "--data",
+        tree,
+        *SMALL,
+        "--plan",
+    )
+    assert "6 of 6 runs to do" in here(ABLATE, *words).out
 
 
 def test_a_study_from_its_plan_to_its_report(tree: Path, tmp_path: Path) -> None:

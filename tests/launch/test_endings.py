@@ -30,6 +30,7 @@ from alexnet2012.training import checkpoint
 
 STEPS = ("--max-steps", 20)
 ABLATE = TRAIN.with_name("ablate.py")
+HERE = Path(__file__).parent
 
 
 def reason(run: Path) -> str:
@@ -148,3 +149,26 @@ def test_output_that_nobody_reads_on_is_no_traceback(command: list[object]) -> N
     ended = subprocess.run([sys.executable, *command], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_work_may_take_longer_than_a_collective(tree: Path, tmp_path: Path) -> None:
+    """The others wait for it, and say so."""
+    run = tmp_path / "run"
+    flags = (*SMALL, "--data", tree, "--out", run, "--epochs", 1, "--placement", "together", "--collective-timeout", 1)
+    ended = torchrun(2, HERE / "train_slowly.py", *flags)
+    assert ended.code == 0, ended.err
+    assert "of waiting for rank 1, which is still in step 2 (a training step)" in ended.err
+    assert "of waiting for rank 0, which is still in step 6 (drawing the figures)" in ended.err
+    assert state(run) == ("done", 6)
+
+
+def test_a_failed_rank_of_several_exits_before_the_interpreter_ends() -> None:
+    """There torch's threads may abort it, and torchrun reports a signal instead of the exit code."""
+    code = (
+        "import atexit, os; atexit.register(os.abort);"
+        "from alexnet2012.command_line import main; from alexnet2012.errors import Diverged;"
+        "print('said before', end=''); main(lambda: exec('raise Diverged(\"step 5: the loss is nan\")'))"
+    )
+    process = start("-c", code, WORLD_SIZE="2")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (3, "said before", "error: step 5: the loss is nan\n")

@@ -13,6 +13,7 @@ from running import SMALL, TRAIN, here, losses, rows, torchrun, write_tree
 
 from alexnet2012.training import checkpoint
 
+EVALUATE = TRAIN.with_name("evaluate.py")
 HOLDINGS = Path(__file__).with_name("train_and_tell_holdings.py")
 COMPILED = Path(__file__).with_name("train_compiled.py")
 GOLDEN = Path(__file__).with_name("golden_losses.json")
@@ -56,6 +57,18 @@ def test_validation_counts_every_image_once(one_process: Path, other: Path) -> N
         assert theirs["train_loss"] == pytest.approx(ours["train_loss"], rel=1e-4)
         assert ours["val_top5_error"] == theirs["val_top5_error"] == 0  # of five classes
         assert abs(ours["val_top1_error"] - theirs["val_top1_error"]) <= 100 / 15 + 1e-9  # one near tie of 15
+
+
+def test_a_net_of_one_tower_is_whole_in_each_process_by_itself(tree: Path, tmp_path: Path) -> None:
+    how, errors = ("--data", tree, "--loader", "torch", "--batch-size", 6), tmp_path / "errors.json"
+    trained = torchrun(2, TRAIN, *how, "--out", tmp_path / "run", "--net", "lenet", "--max-steps", 1)
+    assert trained.code == 0, trained.err
+    assert "2 processes, the net in each process, 2 replicas" in trained.out
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    evaluated = torchrun(2, EVALUATE, last, *how, "--json", errors)
+    assert evaluated.code == 0, evaluated.err
+    assert "2 processes, the net in each process, 2 replicas" in evaluated.out
+    assert json.loads(errors.read_text())["images"] == 15
 
 
 def test_each_process_holds_its_towers_and_nothing_else(one_process: Path, other: Path) -> None:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import ROOT, SMALL, TRAIN, losses
+from running import ROOT, SMALL, TRAIN, losses, start
 
 
 def free_port() -> int:
@@ -56,3 +56,16 @@ def test_two_nodes_train_as_one_and_a_lost_node_comes_back(tree: Path, one_proce
     assert codes == [0, 0], logs
     assert losses(run) == pytest.approx(losses(one_process), rel=1e-4)
     assert "going on at step" in (tmp_path / "host.log").read_text() + (tmp_path / "other.log").read_text()
+
+
+def test_nodes_that_do_not_share_the_run_s_directory(tree: Path, tmp_path: Path) -> None:
+    for rank in ("0", "1"):
+        (tmp_path / rank).mkdir()
+    command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    script = Path(__file__).with_name("train_apart.py")
+    process = start(*command, script, *SMALL, "--data", tree, "--out", "run", directory=tmp_path)
+    _, err = process.communicate(timeout=120)
+    assert err.count("error: --out run: rank 1 on ") == 1, err
+    assert "does not see what rank 0 writes there; give a directory that all nodes share" in err
+    assert err.count("exitcode  : 2") == 2
+    assert not (tmp_path / "1" / "run").exists()

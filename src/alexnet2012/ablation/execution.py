@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 
 from alexnet2012.ablation.study import Planned
+from alexnet2012.core.threads import cores
 from alexnet2012.distributed import share
 from alexnet2012.errors import Failure
 
@@ -33,11 +34,11 @@ class Slot:
 
 def slots(jobs: int) -> list[Slot]:
     """``jobs`` slots that split this process's cores and GPUs; where there are too few of them, slots share."""
-    cores = sorted(os.sched_getaffinity(0))
+    usable = sorted(os.sched_getaffinity(0))[: cores()]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
     gpus = visible if torch.cuda.is_available() else []
     return [
-        Slot(tuple(part(cores, job, jobs)), ",".join(part(gpus, job, jobs)) if gpus else None) for job in range(jobs)
+        Slot(tuple(part(usable, job, jobs)), ",".join(part(gpus, job, jobs)) if gpus else None) for job in range(jobs)
     ]
 
 

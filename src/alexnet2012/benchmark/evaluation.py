@@ -10,8 +10,9 @@ import torch
 from alexnet2012.benchmark.contest import Figure, compare, contest
 from alexnet2012.benchmark.photographs import prepared_and_files
 from alexnet2012.benchmark.stepping import inputs
+from alexnet2012.core.threads import cores
 from alexnet2012.data import open_dataset
-from alexnet2012.distributed import cores, open_layout
+from alexnet2012.distributed import open_layout
 from alexnet2012.evaluation import evaluate
 from alexnet2012.evaluation.evaluate import evaluating
 from alexnet2012.evaluation.features import spread

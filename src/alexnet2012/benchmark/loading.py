@@ -16,8 +16,9 @@ from torchvision.transforms import v2
 from alexnet2012.benchmark.contest import Figure, compare, contest
 from alexnet2012.benchmark.photographs import IMAGES, prepared_and_files
 from alexnet2012.benchmark.stepping import inputs, trained
+from alexnet2012.core.threads import cores
 from alexnet2012.data import TrainingPlan, open_dataset, open_loader
-from alexnet2012.distributed import cores, open_layout
+from alexnet2012.distributed import open_layout
 from alexnet2012.network import AlexNet
 from alexnet2012.recipe import paper_recipe
 from alexnet2012.training import Settings

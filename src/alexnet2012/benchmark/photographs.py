@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet2012.core.threads import cores
 from alexnet2012.data import Dataset, open_dataset
 from alexnet2012.data.imagenet_source import open_source
 from alexnet2012.data.preparation import Settings, prepare
 from alexnet2012.data.shards import MANIFEST
-from alexnet2012.distributed import cores
 from alexnet2012.errors import InputError
 
 IMAGES, CLASSES, SIDE = 2048, 16, 256

@@ -12,6 +12,7 @@ held here has computed:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -88,13 +89,13 @@ class OnStreams(InProcess):
 class BetweenRanks(Exchange):
     """This process holds one tower, its peer in ``group`` (two ranks, in tower order) the other.
 
-    ``begin`` is told the name of each crossing before it waits for the peer.
+    ``waiting`` is told the name of each crossing, and holds what waits for the peer.
     """
 
     def __init__(
-        self, group: dist.ProcessGroup, tower: int, begin: Callable[[str], object] = lambda name: None
+        self, group: dist.ProcessGroup, tower: int, waiting: Callable[[str], AbstractContextManager[Any]] = nullcontext
     ) -> None:
-        self.group, self.tower, self.towers, self.begin = group, tower, (tower,), begin
+        self.group, self.tower, self.towers, self.waiting = group, tower, (tower,), waiting
 
     @torch.compiler.disable
     def meet(self, outputs: list[Tensor], layer: str) -> list[Tensor]:
@@ -108,13 +109,13 @@ class BetweenRanks(Exchange):
 
     def peers(self, x: Tensor, crossing: str) -> Tensor:
         """What the peer passes for the same shape and strides; both ranks call this together."""
-        self.begin(crossing)
         interleaved = x.dim() == 4 and x.stride(1) == 1
         x = x.contiguous(memory_format=torch.channels_last if interleaved else torch.contiguous_format)
         mine = x.as_strided((x.numel(),), (1,))
         staged = mine.cpu() if x.is_cuda and dist.get_backend(self.group) == "gloo" else mine
         both = [torch.empty_like(staged) for _ in range(2)]
-        dist.all_gather(both, staged, group=self.group)
+        with self.waiting(crossing):
+            dist.all_gather(both, staged, group=self.group)
         return both[1 - self.tower].to(x.device).as_strided(x.shape, x.stride())
 
     def in_order(self, mine: Tensor, peers: Tensor) -> Tensor:

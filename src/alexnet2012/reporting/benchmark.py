@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from alexnet2012.benchmark.contest import Figure
-from alexnet2012.distributed import cores
+from alexnet2012.core.threads import cores
 
 
 def machine(device: torch.device) -> dict[str, str]:

@@ -65,16 +65,24 @@ class RunDirectory:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            lock.seek(0)
-            holder = lock.read().strip()
             lock.close()
-            raise InputError(f"--out {self.path}: another run is writing there ({holder}); wait or stop it") from error
+            raise InputError(
+                f"--out {self.path}: another run is writing there ({self.holder()}); wait or stop it"
+            ) from error
         self.lock = lock
         for directory in (self.path, self.checkpoints):
             remove_partials(directory)
         self.lock.truncate(0)
         self.lock.write(f"process {os.getpid()} on {platform.node()}\n")
         self.lock.flush()
+        os.fsync(self.lock.fileno())  # other nodes look for it
+
+    def holder(self) -> str:
+        """Which process has taken the directory, or had it last; empty where nothing of the kind is seen."""
+        try:
+            return (self.path / "lock").read_text().strip()
+        except (OSError, ValueError):
+            return ""
 
     def close(self) -> None:
         """Let the next run in."""

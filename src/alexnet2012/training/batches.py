@@ -50,7 +50,8 @@ class TrainingBatches:
     def send(self, decoded: Iterator[tuple[Tensor, Tensor]], step: int) -> list[PendingRows]:
         """Begin the pair's gather of ``step``'s batch; blank images take the place of what cannot be read."""
         try:
-            images, labels = next(decoded)
+            with self.layout.working():
+                images, labels = next(decoded)
         except InputError as failure:
             self.failure = failure
             own, size = self.own(step), self.recipe.crop_size

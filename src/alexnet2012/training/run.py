@@ -20,7 +20,7 @@ from rich.progress import Progress
 from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.data import Dataset, Statistics, Sums, hold_back, measure, open_dataset, steps_per_epoch
 from alexnet2012.data.pixels import SIDE
-from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout, share
+from alexnet2012.distributed import Layout, agree, gather, naming_lost_ranks, open_layout, raise_together, share
 from alexnet2012.errors import InputError
 from alexnet2012.network.response_norm import lrn_kernel
 from alexnet2012.reporting.run_directory import RunDirectory
@@ -30,6 +30,8 @@ from alexnet2012.training.saver import CheckpointStore
 from alexnet2012.training.settings import Settings
 from alexnet2012.training.stopping import SIGNALS
 from alexnet2012.training.trainer import Trainer
+
+SHARED_WITHIN = 60.0  # seconds in which what one node writes is seen on another, as NFS caches at most
 
 
 def run(settings: Settings) -> None:
@@ -51,8 +53,9 @@ def run(settings: Settings) -> None:
     ):
         say = print_line if layout.first else silent
         with leaving_at_a_signal(layout, directory, say):
-            with telling_failure(directory, directory.step_said):
+            with telling_failure(directory, directory.step_said), naming_lost_ranks(layout.heartbeat):
                 newest = agree(layout, lambda: check(settings, layout, directory))
+                refuse_unshared(layout, directory)
                 trainer = make_trainer(settings, layout, directory, newest)
             if trainer.finished:
                 directory.say_state("done", trainer.step)
@@ -64,6 +67,7 @@ def run(settings: Settings) -> None:
                     directory.record(settings.identity(), classes=trainer.net.classes, **executed(settings, layout))
                 how = train_and_tell(trainer, directory)
         if trainer.step == trainer.plan.steps or trainer.out_of_patience:
+            layout.begin("drawing the figures")
             agree(layout, lambda: draw_figures(trainer, directory))
         say(f"{how}: {directory.path}, step {trainer.step}")
 
@@ -181,6 +185,18 @@ def check(settings: Settings, layout: Layout, directory: RunDirectory) -> Path |
     return newest
 
 
+def refuse_unshared(layout: Layout, directory: RunDirectory) -> None:
+    """Raises InputError where a rank does not see what rank 0 writes in the run's directory."""
+    holder, deadline = agree(layout, directory.holder), time.monotonic() + SHARED_WITHIN
+    while directory.holder() != holder and time.monotonic() < deadline:
+        time.sleep(0.1)
+    unseen = InputError(
+        f"--out {directory.path}: rank {layout.rank} on {platform.node()} does not see what rank 0 writes there; "
+        "give a directory that all nodes share"
+    )
+    raise_together(layout, None if directory.holder() == holder else unseen)
+
+
 def refuse_streams(settings: Settings, layout: Layout) -> None:
     """Raises InputError where a stream a tower is not to be had."""
     alone = layout.processes == 1 and [device.type for device in layout.devices] == ["cuda"]
@@ -206,44 +222,36 @@ def refuse_other_net(saved: dict[str, Any], trainer: Trainer, path: Path) -> Non
 def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirectory, settings: Settings) -> Statistics:
     """Of the training split: those kept with it or with the run, else measured, each rank its share.
 
-    The ranks meet through files in the run's directory, not in a collective: a million images take longer than any
-    collective should wait.
+    Rank 0's are everyone's: the last bits of eigenvectors differ between processors.
     """
     if not settings.recipe.uses_statistics:
         return Statistics.none()
     side = settings.recipe.image_size
     if dataset.square256 and side == SIDE:
         return dataset.statistics
-    parts = [directory.path / f"statistics.part{rank}of{layout.processes}.npz" for rank in range(layout.processes)]
-    if not measured_on(directory.statistics, len(dataset)):
-        parts[layout.rank].unlink(missing_ok=True)  # of a run that was killed
+    kept = agree(layout, lambda: measured_on(directory.statistics, len(dataset)))
+    if not kept:
         own = share(len(dataset), layout.rank, layout.processes)
         with Progress(disable=not layout.first) as bar:
             task = bar.add_task("mean image and colours of the training set", total=own.stop - own.start)
             sums = measure(dataset, own.start, own.stop, lambda done: bar.advance(task, done), settings.workers, side)
-        with atomic_write(parts[layout.rank]) as partial:
-            sums.save(partial)
-        if layout.first:
-            wait_until(lambda: all(part.exists() for part in parts))
-            total = Sums()
-            for part in parts:
-                total.merge(Sums.load(part))
-                part.unlink()
-            with atomic_write(directory.statistics) as partial:
-                total.statistics().save(partial)
-    wait_until(lambda: measured_on(directory.statistics, len(dataset)))
-    return Statistics.load(directory.statistics)
+        parts = gather(layout, sums)
+        agree(layout, lambda: keep_statistics(parts, directory.statistics))
+    return agree(layout, lambda: Statistics.load(directory.statistics))
+
+
+def keep_statistics(parts: list[Sums], path: Path) -> None:
+    """Write the statistics of all ``parts`` of the training split."""
+    total = Sums()
+    for part in parts:
+        total.merge(part)
+    with atomic_write(path) as partial:
+        total.statistics().save(partial)
 
 
 def measured_on(path: Path, images: int) -> bool:
     """Whether there are statistics of as many images: others are of data that have changed since."""
     return path.exists() and Statistics.load(path).images == images
-
-
-def wait_until(written: Callable[[], bool]) -> None:
-    """Wait until other ranks have written what is asked about; torchrun ends this process if one of them fails."""
-    while not written():
-        time.sleep(0.1)
 
 
 def announce(say: Callable[[str], None], settings: Settings, layout: Layout, trainer: Trainer) -> None:

@@ -29,7 +29,7 @@ class Settings:
     loader: str = "dali"
     workers: int = 2  # threads that decode, a process
     threads: int | None = None  # of the CPU that compute, a process; None: as distributed.usual_threads says
-    placement: str = "split"
+    placement: str | None = None  # "split" or "together"; None: as distributed.usual_placement says
     checkpoint_every: int | None = None  # steps
     keep: int = 3  # checkpoints, beside the best and one before each drop of the rate
     time_limit: float | None = None  # minutes: stop at the next step's edge

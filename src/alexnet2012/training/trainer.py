@@ -164,6 +164,7 @@ class Trainer:
         self.step += 1
         self.optimizer.zero_grad()
         loss.backward()
+        self.layout.begin("the update")
         broken = PendingMean(self.layout, broken_layers(self.net, self.layout, lambda weight: weight.grad))
         self.update(means.mean[0], broken.mean)
         reported = self.due(self.settings.log_every) or self.step == self.last_step
@@ -320,10 +321,11 @@ class Trainer:
         self.layout.begin("saving a checkpoint")
         contents = checkpoint.gather_net(self.net, self.optimizer, self.layout)
         if self.log:
-            self.log.kernels(contents["weights"], self.step)
-            self.log.flush()  # a run killed after this checkpoint goes on with every event before it
-            self.store.save(contents | self.state(), names)
-            self.run.say_state("running", self.step)
+            with self.layout.working():
+                self.log.kernels(contents["weights"], self.step)
+                self.log.flush()  # a run killed after this checkpoint goes on with every event before it
+                self.store.save(contents | self.state(), names)
+                self.run.say_state("running", self.step)
         if unreadable:
             raise unreadable
 

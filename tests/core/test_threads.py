@@ -1,0 +1,101 @@
+"""How many threads a process takes: of whom the number is, and what a machine, or a part of one, allows."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+from running import SMALL, TRAIN, here, start
+
+from alexnet2012.ablation.execution import slots
+from alexnet2012.core import threads
+from alexnet2012.core.threads import cores, cpu_quota, usual_threads
+
+SAY_THREADS = Path(__file__).with_name("say_threads.py")
+
+
+def write(files: dict[Path, str]) -> None:
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Path:
+    """The place of ``/proc/self/cgroup``."""
+    return tmp_path / "self" / "cgroup"
+
+
+def test_version_2_every_group_above_binds(tmp_path: Path, process: Path) -> None:
+    write({process: "0::/job/step\n", tmp_path / "job/cpu.max": "350000 100000\n"})
+    write({tmp_path / "job/step/cpu.max": "max 100000\n"})
+    assert cpu_quota(tmp_path, process) == 3.5
+    write({tmp_path / "job/step/cpu.max": "50000 100000\n"})
+    assert cpu_quota(tmp_path, process) == 0.5
+
+
+def test_version_2_in_a_container_whose_own_group_is_the_root(tmp_path: Path, process: Path) -> None:
+    write({process: "0::/\n", tmp_path / "cpu.max": "200000 100000\n"})
+    assert cpu_quota(tmp_path, process) == 2
+
+
+def test_version_1_beside_other_controllers(tmp_path: Path, process: Path) -> None:
+    write({process: "5:memory:/big\\x\n4:cpu,cpuacct:/docker/0a\n1:name=systemd:/docker/0a\n0::/\n"})
+    write({tmp_path / "cpu/docker/0a/cpu.cfs_quota_us": "150000\n"})
+    write({tmp_path / "cpu/docker/0a/cpu.cfs_period_us": "50000\n"})
+    write({tmp_path / "cpu/cpu.cfs_quota_us": "-1\n", tmp_path / "cpu/cpu.cfs_period_us": "100000\n"})
+    assert cpu_quota(tmp_path, process) == 3
+
+
+def test_version_1_in_a_container_that_is_shown_its_group_as_the_root(tmp_path: Path, process: Path) -> None:
+    write({process: "4:cpu:/docker/0a\n", tmp_path / "cpu/cpu.cfs_quota_us": "400000"})
+    write({tmp_path / "cpu/cpu.cfs_period_us": "100000"})
+    assert cpu_quota(tmp_path, process) == 4
+
+
+@pytest.mark.parametrize("text", ["", "no group", "0::/\n", "0::/job\n", "0::/\udcff\n"], ids=ascii)
+def test_no_quota_where_none_is_found(text: str, tmp_path: Path, process: Path) -> None:
+    process.parent.mkdir()
+    process.write_bytes(text.encode(errors="surrogateescape"))
+    write({tmp_path / "job/cpu.max": "odd\n"})
+    assert cpu_quota(tmp_path, process) == math.inf
+    assert cpu_quota(tmp_path, tmp_path / "nowhere") == math.inf
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(math.inf, 8), (16.0, 8), (3.5, 3), (0.5, 1)])
+def test_cores_are_those_of_mask_and_quota(quota: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(threads, "cpu_quota", lambda: quota)
+    assert cores() == expected
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert [usual_threads(processes) for processes in (1, 2, 16)] == [expected, max(1, expected // 2), 1]
+    assert sum(len(slot.cores) for slot in slots(1)) == expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [("3", 3), ("5,2", 5), (" 4 ", 4), ("0", 8), ("many", 8), ("", 8)])
+def test_the_user_s_number(given: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert usual_threads(1) == expected
+
+
+@pytest.mark.parametrize(("variables", "expected"), [({}, 4), ({"OMP_NUM_THREADS": "3"}, 3)], ids=["none", "user's"])
+def test_torchrun_s_own_number_is_not_the_user_s(
+    variables: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes on what they take for eight cores; torchrun adds OMP_NUM_THREADS=1 where the user gave none."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    process = start("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, SAY_THREADS, **variables)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert sorted(out.splitlines()) == [f"rank {rank}: {expected} threads" for rank in range(2)]
+
+
+def test_the_number_is_printed_and_recorded(tmp_path: Path) -> None:
+    ended = here(TRAIN, *SMALL, "--data", "sample", "--out", tmp_path, "--max-steps", 1, "--threads", 2)
+    assert ended.code == 0, ended.err
+    assert "; 2 threads a process" in ended.out
+    assert json.loads((tmp_path / "config.json").read_text())["threads"] == 2
