@@ -40,6 +40,9 @@ def test_bad_input_is_one_line_and_code_2(tmp_path: Path) -> None:
     out = ("--out", tmp_path / "figures")
     for flags, reason in (
         ((), "nothing to draw"),
+        ((net, net), "of one CHECKPOINT"),
+        (("--figure", 1), "--figure 1: draws finished runs"),
+        (("--figure", 1, tmp_path / "absent", *out), f"{tmp_path / 'absent'}: no run"),
         (("--data", other, "--metrics", text), "--data: needs a CHECKPOINT"),
         (("--metrics", text, *out), f"{text}: no metrics.jsonl"),
         ((net, "--data", other, *out), f"--data {other}: has 2 classes"),

@@ -1,46 +1,187 @@
-"""P figure 1: ReLUs learn faster than tanh. And what LRN does to the same net (P §3.3)."""
+"""P figure 1: the training error of a four-layer net on CIFAR-10, with ReLUs and with tanh, from finished runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
+from alexnet2012.errors import InputError
+from alexnet2012.reporting.figures.curves import read_curves
 from alexnet2012.reporting.figures.style import COLORS, SMALL, new_figure, styled
-from alexnet2012.training.four_layers import GOAL, Learning
 
-LINES = {"relu": "-", "tanh": "--", "relu with LRN": ":"}
-IN_2012 = "2012, CIFAR-10: ReLU six times as fast; test error 13 % without LRN, 11 % with"  # P §3.1, §3.3
+GOAL = 25.0  # percent of training error, P figure 1
+RATIO_2012 = 6  # P figure 1: epochs of tanh over those of ReLU
+NAMES = {"relu": "ReLU", "tanh": "tanh"}
+LINES = {"relu": "-", "tanh": "--"}
+MAY_DIFFER = {"seed", "recipe.activation", "recipe.lr", "recipe.bias_lr", "recipe.epochs"}
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How the net of one run learned."""
+
+    activation: str
+    lr: float
+    seed: int
+    errors: list[float]  # percent of the training images in each epoch, as they were trained on
+
+    @property
+    def reached(self) -> float:
+        """Epochs until the training error was ``GOAL``, between two epochs by a straight line; inf if it never was."""
+        after = next((epoch for epoch, error in enumerate(self.errors, start=1) if error <= GOAL), None)
+        if after is None:
+            return math.inf
+        if after == 1:
+            return 1.0
+        before, then = self.errors[after - 2 : after]
+        return after - (GOAL - then) / (before - then)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The runs of an activation, one a seed, at the learning rate at which it first reaches ``GOAL``."""
+
+    runs: list[Learning]
+
+    @property
+    def reached(self) -> float:
+        """Epochs, the mean over the seeds."""
+        return mean(run.reached for run in self.runs)
+
+    @property
+    def epochs(self) -> int:
+        """Of the shortest run."""
+        return min(len(run.errors) for run in self.runs)
+
+    @property
+    def curve(self) -> NDArray[np.float64]:
+        """Errors (epochs,), the mean over the seeds."""
+        return np.mean([run.errors[: self.epochs] for run in self.runs], 0)
+
+
+def read_learnings(runs: Sequence[Path]) -> list[Learning]:
+    """What runs of one net on the same data learned.
+
+    Raises InputError, naming it, for a directory that is no run, one without a finished epoch, and one that differs
+    in more than activation, learning rate, seed and number of epochs.
+    """
+    settings = [read_settings(run) for run in runs]
+    for run, own in zip(runs, settings, strict=True):
+        for name in sorted((own.keys() | settings[0].keys()) - MAY_DIFFER):
+            if own.get(name) != settings[0].get(name):
+                raise InputError(f"{run}: its {name} is {own.get(name)}, in {runs[0]} {settings[0].get(name)}")
+    return [read_learning(run, own) for run, own in zip(runs, settings, strict=True)]
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """A run's settings, of which the activation, the learning rate and the seed are of the right types."""
+    try:
+        settings = json.loads((run / "config.json").read_text())["settings"]
+        if settings["recipe.activation"] not in NAMES or settings["recipe.lr"] <= 0 or settings["seed"] < 0:
+            raise ValueError("settings that no run has")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{run}: no run whose config.json tells its activation ({error})") from error
+    return settings
+
+
+def read_learning(run: Path, settings: dict[str, Any]) -> Learning:
+    epochs = read_curves(run / "metrics.jsonl").validation
+    errors = [row["train_top1_error"] for row in epochs if "train_top1_error" in row]
+    if not errors or len(errors) < len(epochs):
+        raise InputError(f"{run}: not every epoch of it tells its training error; train it to an epoch's end")
+    return Learning(settings["recipe.activation"], settings["recipe.lr"], settings["seed"], errors)
+
+
+def best_rates(learnings: Sequence[Learning]) -> dict[str, Best]:
+    """The best learning rate of each activation: first at ``GOAL``, or nearest to it at the end.
+
+    Raises InputError where an activation has no run.
+    """
+    best = {}
+    for activation in NAMES:
+        own = [one for one in learnings if one.activation == activation]
+        if not own:
+            raise InputError(f"--figure 1: none of the runs is of {activation}; give runs of both activations")
+        of_rates = [Best([one for one in own if one.lr == lr]) for lr in sorted({one.lr for one in own})]
+        best[activation] = min(of_rates, key=lambda rate: (rate.reached, rate.curve[-1]))
+    return best
+
+
+def summary(best: dict[str, Best], learnings: Sequence[Learning]) -> dict[str, Any]:
+    """The claim in numbers: JSON values, None for what was not reached."""
+    found: dict[str, Any] = {"goal_percent": GOAL, "ratio": finite(ratio(best)), "ratio_2012": RATIO_2012}
+    for activation, rate in best.items():
+        found[activation] = {
+            "lr": rate.runs[0].lr,
+            "epochs": finite(rate.reached),
+            "epochs_by_seed": {str(run.seed): finite(run.reached) for run in rate.runs},
+            "error_at_end": rate.curve[-1],
+            "grid": sorted({one.lr for one in learnings if one.activation == activation}),
+        }
+    return found
+
+
+def ratio(best: dict[str, Best]) -> float:
+    """Epochs of tanh over epochs of ReLU; inf or not a number where one did not get there."""
+    return best["tanh"].reached / best["relu"].reached
+
+
+def finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def claims(best: dict[str, Best]) -> list[str]:
+    """The claim in words."""
+    lines = [f"{NAMES[activation]}: {GOAL:g} % {said(rate)}" for activation, rate in best.items()]
+    relu, tanh = best["relu"], best["tanh"]
+    if math.isfinite(ratio(best)):
+        lines.append(f"ReLU is {ratio(best):.1f} times as fast (2012: {RATIO_2012})")
+    elif math.isfinite(relu.reached):
+        lines.append(f"ReLU is more than {tanh.epochs / relu.reached:.1f} times as fast (2012: {RATIO_2012})")
+    return lines
+
+
+def said(rate: Best) -> str:
+    seeds = f"rate {rate.runs[0].lr:g}, n = {len(rate.runs)}"
+    if not math.isfinite(rate.reached):
+        return f"not reached in {rate.epochs} epochs ({seeds})"
+    each = [run.reached for run in rate.runs]
+    spread = f", {min(each):.2f} to {max(each):.2f}" if len(each) > 1 else ""
+    return f"after {rate.reached:.2f} epochs ({seeds}{spread})"
 
 
 @styled
-def draw_figure1(learned: Mapping[str, Learning], data: str, images: int) -> Figure:
-    """Training error against epochs, the dashed line at 25 %, and the claims in words below."""
+def draw_figure1(best: dict[str, Best], settings: dict[str, Any]) -> Figure:
+    """Training error against epochs, each seed a thin line, the goal dotted; the claim in words below.
+
+    ``settings`` are those that the runs have in common.
+    """
     figure = new_figure(3.0, "constrained")
     axes = figure.subplots()
-    for (name, learning), color in zip(learned.items(), COLORS, strict=False):
-        label = f"{name}, rate {learning.rate:g}"
-        axes.plot(learning.epochs, learning.errors, LINES[name], color=color, linewidth=0.9, label=label)
-    axes.axhline(GOAL, color="black", linestyle="--", linewidth=0.5)
+    for (activation, rate), color in zip(best.items(), COLORS, strict=False):
+        style: dict[str, Any] = {"color": color, "linestyle": LINES[activation]}
+        for run in rate.runs:
+            axes.plot(range(1, len(run.errors) + 1), run.errors, **style, linewidth=0.4, alpha=0.6)
+        label = f"{NAMES[activation]}, learning rate {rate.runs[0].lr:g}"
+        axes.plot(range(1, rate.epochs + 1), rate.curve, **style, linewidth=1.1, label=label)
+    axes.axhline(GOAL, color="black", linestyle=":", linewidth=0.6)
     axes.set(xlabel="epochs", ylabel="training error, %", ylim=(0, None), xlim=(0, None))
-    axes.set_title(f"Four layers on {data}, {images} images")
+    axes.set_title(f"{settings['recipe']} on {Path(settings['data']).name}{regularization(settings)}; thin: each seed")
     axes.legend(frameon=False)
-    figure.supxlabel("\n".join([*claims(learned), IN_2012]), fontsize=SMALL)
+    figure.supxlabel("\n".join(claims(best)), fontsize=SMALL)
     return figure
 
 
-def claims(learned: Mapping[str, Learning]) -> list[str]:
-    """The paper's two claims about the small net, as measured here."""
-    with_lrn, without = learned["relu with LRN"].test_error, learned["relu"].test_error
-    return [f"here: {ratio(learned)}", f"here: test error {without:.1f} % without LRN, {with_lrn:.1f} % with"]
-
-
-def ratio(learned: Mapping[str, Learning]) -> str:
-    """Epochs to reach 25 % training error, and how many times faster ReLU is."""
-    relu, tanh = learned["relu"].reached, learned["tanh"].reached
-    if relu is None:
-        return f"{GOAL:g} % training error not reached"
-    if tanh is None:
-        last = learned["tanh"].epochs[-1]
-        return f"{GOAL:g} % reached by ReLU in {relu:.1f} epochs, by tanh not in {last:.0f}"
-    return f"{GOAL:g} % reached by ReLU in {relu:.1f} epochs, by tanh in {tanh:.1f}: {tanh / relu:.1f} times as fast"
+def regularization(settings: dict[str, Any]) -> str:
+    """What the title says of it: something where there is none, as in 2012."""
+    with_any = settings["recipe.weight_decay"] or settings["recipe.weight_decays"] or settings["recipe.reflect"]
+    return "" if with_any or settings["recipe.crop_offsets"] > 1 else ", no regularization"

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Figure 1 of the paper on CIFAR-10: sh results/figure-1-cifar10/train.sh DATA RUNS
+# DATA holds train/<class>/*.png and test/<class>/*.png; RUNS gets a directory a run. Stopped, it goes on where it was.
+# Four learning rates, two seeds, ten epochs, no weight decay and no augmentation.
+set -e
+data=$1 runs=$2
+for seed in 0 1; do
+    for lr in 0.0005 0.001 0.002 0.004; do
+        for activation in relu tanh; do
+            python launch/train_imagenet.py --net 19pct --activation $activation --lr $lr --weight-decay 0 \
+                --seed $seed --epochs 10 --data "$data" --loader torch --workers 1 --threads 1 \
+                --out "$runs/$activation-lr$lr-seed$seed"
+        done
+    done
+done
+python launch/draw_figures.py --figure 1 "$runs"/*-seed* --out results/figure-1-cifar10
