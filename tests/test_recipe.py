@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +48,15 @@ def test_the_paper_recipe_holds_the_papers_numbers() -> None:
 def test_the_recipes_differ_where_the_records_do_and_nowhere_else() -> None:
     paper, source = (dataclasses.asdict(recipe()) for recipe in (paper_recipe, source_recipe))
     assert {name: value for name, value in source.items() if value != paper[name]} == DIFFERENCES
+
+
+def test_the_page_on_fidelity_tells_each_difference() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "fidelity.md").read_text()
+    told = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| `([^`]+)` \|", page, re.MULTILINE)
+    paper = dataclasses.asdict(paper_recipe())
+    assert sorted(told) == sorted(
+        (name, repr(paper[name]), repr(DIFFERENCES[name])) for name in DIFFERENCES.keys() - {"name"}
+    )
 
 
 @pytest.mark.parametrize("width", [0.3, 1 / 3, 1 / 32, 0.0, -1.0, 17.0, float("nan")])

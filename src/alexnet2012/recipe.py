@@ -5,7 +5,8 @@ code and records of that year (``computerhistory/AlexNet-Source-Code``), net #14
 what neither states.
 
 A field's default is the paper's value, so ``paper_recipe()`` is the defaults; ``source_recipe()`` lists where the
-authors' records differ, one named field each. An ablation is a changed field too.
+authors' records differ, one named field each; docs/fidelity.md holds both against the sources. An ablation is a changed
+field too.
 """
 
 from __future__ import annotations
@@ -104,8 +105,9 @@ class NetworkRecipe:
 
     @property
     def starts_flat(self) -> bool:
-        """Whether conv3 to conv5 have the paper's N(0, 0.01): images then make 1.1 % of the variation in fc8, with
-        S's 0.03 15 %, and the loss stays near ln(classes) at first.
+        """Whether conv3 to conv5 have the paper's N(0, 0.01), so that the loss stays near ln(classes) at first.
+
+        Over photographs fc8 then varies by 1 % of the spread of its values, with S's 0.03 by 12 %.
         """
         return self.net == "2012" and self.weight_std == NetworkRecipe.weight_std
 
@@ -322,7 +324,7 @@ class Result2012:
 
 RESULTS_2012 = (
     Result2012(VAL_2012, 1, 10, 40.7, 18.2, "#145", 1.741473),  # P table 2; S: 40.664, 18.210
-    Result2012(VAL_2012, 5, 10, 38.1, 16.4, "paper, table 2"),  # "similar" nets (P §6.1), not said which
+    Result2012(VAL_2012, 5, 10, 38.1, 16.4, "paper, table 2"),  # "similar" nets (P §6), not said which
     Result2012(VAL_2012, 7, 10, 36.7, 15.4, "paper, table 2"),  # two of them pre-trained on ImageNet 2011
     Result2012(TEST_2010, 1, 10, 37.5, 17.0, "#145", 1.614660),  # P table 1; S: 37.473, 16.999
     Result2012(TEST_2010, 1, 1, 39.0, 18.3, "#145", 1.706031),  # P §4.1; S: 39.025, 18.295
