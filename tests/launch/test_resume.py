@@ -25,7 +25,9 @@ from running import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from alexnet2012.data import Statistics
+from alexnet2012 import paper_recipe
+from alexnet2012.data import Statistics, TrainingPlan, open_dataset
+from alexnet2012.errors import InputError
 from alexnet2012.training import checkpoint
 from alexnet2012.training.trainer import EpochMeans, Trainer
 
@@ -123,6 +125,39 @@ def test_a_stop_at_an_epochs_end_puts_the_validation_off(
     assert_same_to_the_bit(run, one_process)
 
 
+def test_a_run_preempted_at_its_last_step_draws_no_figures_but_the_same_command_does(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Preempted before the last validation, then within it, then while it draws."""
+    run, figures = tmp_path / "run", tmp_path / "run" / "figures"
+    flags = (*SMALL, "--epochs", 1, "--data", tree, "--out", run)
+
+    def validate(trainer: Trainer) -> bool:
+        trainer.stop.signal = signal.SIGTERM
+        return validated(trainer)
+
+    def unreadable(*_: object) -> None:
+        raise InputError("image.png: cannot be read")
+
+    validated = Trainer.validate
+    for name, replaced in (("asked_to_stop", lambda trainer: True), ("validate", validate)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, name, replaced)
+            assert here(TRAIN, *flags).code == 0
+        assert state(run) == ("preempted", 6) and not list(figures.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr("alexnet2012.reporting.figures.gallery.show_at_end", unreadable)
+        assert_refused(here(TRAIN, *flags), "image.png")
+    assert state(run) == ("failed", 6)
+    ended = here(TRAIN, *flags)
+    assert (ended.code, ended.err) == (0, "")
+    assert state(run) == ("done", 6) and len(list(figures.iterdir())) == 8
+    drawn = {path: path.stat().st_mtime_ns for path in figures.iterdir()}
+    assert here(TRAIN, *flags).code == 0
+    assert {path: path.stat().st_mtime_ns for path in figures.iterdir()} == drawn
+    assert [row["step"] for row in rows(run) if "val_top1_error" in row] == [6]
+
+
 def asked_after(step: int) -> Callable[[Trainer], bool]:
     return lambda trainer: trainer.step > step
 
@@ -148,6 +183,20 @@ def test_statistics_of_other_data_are_measured_again(tree: Path, tmp_path: Path)
     shutil.copy(data / "train" / "class0" / "0.JPEG", data / "train" / "class0" / "new.JPEG")
     assert here(TRAIN, *SMALL, "--max-steps", 1, "--data", data, "--out", run).code == 0
     assert Statistics.load(run / "statistics.npz").images == 41
+
+
+def test_no_image_behind_the_last_step_is_read(tree: Path, tmp_path: Path) -> None:
+    """An image of step 4 is spoilt once the statistics, which need all images, are there."""
+    run, data = tmp_path / "run", shutil.copytree(tree, tmp_path / "data")
+    flags = (*SMALL, "--data", data, "--out", run)
+    assert here(TRAIN, *flags, "--max-steps", 2).code == 0
+    train = open_dataset(data, "train")
+    plan = TrainingPlan(paper_recipe(epochs=4), len(train), 6, 0, Statistics.none(), 4)
+    bad = Path(train.name(int(plan.views(3).index[0])))
+    bad.write_bytes(b"no image")
+    ended = here(TRAIN, *flags, "--max-steps", 3)
+    assert (ended.code, ended.err) == (0, "")
+    assert_refused(here(TRAIN, *flags, "--max-steps", 4), bad)
 
 
 @pytest.fixture(scope="module")

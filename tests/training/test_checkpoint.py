@@ -189,6 +189,35 @@ def test_a_broken_newest_is_passed_over_and_said(tmp_path: Path) -> None:
         store.newest()
 
 
+def test_a_checkpoint_that_is_not_finite_is_passed_over_and_said(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=3)
+    assert store.last_good() == "none"
+    store.save(contents(5), [])
+    store.save({**contents(6), "velocities": {"w": torch.tensor([1.0, torch.inf])}}, [])
+    store.wait()
+    said = f"{tmp_path / 'step-000000006.pt'}: the velocities of w are not finite; passed over"
+    assert store.newest() == (tmp_path / "step-000000005.pt", [said])
+    assert store.last_good() == str(tmp_path / "step-000000005.pt")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no such\nthing"), MemoryError(), RuntimeError("c10 says much"), OSError()]
+)
+def test_whatever_ends_the_writer_is_told(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    store = CheckpointStore(tmp_path, keep=3)
+    monkeypatch.setattr(checkpoint, "save", fail)
+    store.save(contents(5), ["last.pt"])
+    with pytest.raises(InputError, match=r"step-000000005.pt: not saved \(.+\); with that mended"):
+        store.refuse_unsaved()
+    warning = capfd.readouterr().err
+    assert warning.startswith("warning: ") and warning.count("\n") == 1
+
+
 def no_space(descriptor: int) -> None:
     raise OSError(28, "No space left on device")
 

@@ -101,12 +101,13 @@ class RunDirectory:
         except OSError as error:
             print(f"warning: {self.state}: not written ({error.strerror})", file=sys.stderr, flush=True)
 
-    def step_said(self) -> int:
-        """The step in ``state.json``; 0 before there is one, or where it is damaged."""
+    def state_said(self) -> tuple[str, int]:
+        """State and step in ``state.json``; "" and 0 before there is one, or where it is damaged."""
         try:
-            return int(json.loads(self.state.read_text())["step"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0
+            said = json.loads(self.state.read_text())
+            return str(said["state"]), int(said["step"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return "", 0
 
     def refuse_other_settings(self, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
         for name in asked | recorded:

@@ -53,23 +53,11 @@ def run(settings: Settings) -> None:
     ):
         say = print_line if layout.first else silent
         with leaving_at_a_signal(layout, directory, say):
-            with telling_failure(directory, directory.step_said), naming_lost_ranks(layout.heartbeat):
+            with telling_failure(directory, lambda: directory.state_said()[1]), naming_lost_ranks(layout.heartbeat):
                 newest = agree(layout, lambda: check(settings, layout, directory))
                 refuse_unshared(layout, directory)
                 trainer = make_trainer(settings, layout, directory, newest)
-            if trainer.finished:
-                directory.say_state("done", trainer.step)
-                say(f"{directory.path}: already trained to step {trainer.step}; nothing to do")
-                return
-            with trainer.stop.listening():
-                announce(say, settings, layout, trainer)
-                if layout.first:
-                    directory.record(settings.identity(), classes=trainer.net.classes, **executed(settings, layout))
-                how = train_and_tell(trainer, directory)
-        if trainer.step == trainer.plan.steps or trainer.out_of_patience:
-            layout.begin("drawing the figures")
-            agree(layout, lambda: draw_figures(trainer, directory))
-        say(f"{how}: {directory.path}, step {trainer.step}")
+            train_and_draw(trainer, directory, say)
 
 
 @contextlib.contextmanager
@@ -87,7 +75,7 @@ def leaving_at_a_signal(layout: Layout, directory: RunDirectory, say: Callable[[
         failed = ""
         with contextlib.suppress(RuntimeError):  # the store may be gone
             failed = layout.heartbeat.failed() if layout.heartbeat else ""
-        directory.say_state("failed" if failed else "preempted", directory.step_said(), failed)
+        directory.say_state("failed" if failed else "preempted", directory.state_said()[1], failed)
         if directory.lock and not failed:
             say(f"preempted: {directory.path}, at once; the same command goes on from the last checkpoint")
         sys.stdout.flush()
@@ -132,15 +120,36 @@ def make_trainer(settings: Settings, layout: Layout, directory: RunDirectory, ne
     return trainer
 
 
-def train_and_tell(trainer: Trainer, directory: RunDirectory) -> str:
-    """Train; rank 0 keeps ``state.json`` true. Raises InputError, too, where the last checkpoint cannot be saved."""
-    directory.say_state("running", trainer.step)
-    with telling_failure(directory, lambda: trainer.step), naming_lost_ranks(trainer.layout.heartbeat):
-        how = trainer.train()
-        agree(trainer.layout, trainer.store.refuse_unsaved)
-    patience = f"no better validation error for {trainer.settings.early_stop} epochs" if trainer.out_of_patience else ""
+def train_and_draw(trainer: Trainer, directory: RunDirectory, say: Callable[[str], None]) -> None:
+    """Train, then draw the run's figures, each where it is not done yet; rank 0 keeps ``state.json`` true.
+
+    Raises InputError, too, where the last checkpoint cannot be saved.
+    """
+    how, settings, layout = "done", trainer.settings, trainer.layout
+    drawn = trainer.complete and agree(layout, directory.state_said)[0] == "done"
+    with telling_failure(directory, lambda: trainer.step), naming_lost_ranks(layout.heartbeat):
+        if trainer.finished:
+            say(f"{directory.path}: already trained to step {trainer.step}")
+        else:
+            with trainer.stop.listening():
+                announce(say, settings, layout, trainer)
+                if layout.first:
+                    directory.record(settings.identity(), classes=trainer.net.classes, **executed(settings, layout))
+                directory.say_state("running", trainer.step)
+                how = train(trainer)
+        if how == "done" and trainer.complete and not drawn:
+            layout.begin("drawing the figures")
+            agree(layout, lambda: draw_figures(trainer, directory))
+    patience = f"no better validation error for {settings.early_stop} epochs" if trainer.out_of_patience else ""
     directory.say_state(how, trainer.step, patience)
-    return f"{how}, {patience}" if patience else how
+    say(f"{how}: {directory.path}, step {trainer.step}" + f", {patience}" * bool(patience))
+
+
+def train(trainer: Trainer) -> str:
+    """``done`` or ``preempted``: so is a run, too, that is asked to stop before it has drawn its figures."""
+    how = trainer.train()
+    agree(trainer.layout, trainer.store.refuse_unsaved)
+    return "preempted" if trainer.complete and trainer.asked_to_stop() else how
 
 
 def draw_figures(trainer: Trainer, directory: RunDirectory) -> None:

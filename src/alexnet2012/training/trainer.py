@@ -129,6 +129,11 @@ class Trainer:
         return (self.step >= self.last_step and not self.unvalidated) or self.out_of_patience
 
     @property
+    def complete(self) -> bool:
+        """Whether nothing is left to train, under any ``--max-steps``."""
+        return self.finished and (self.step == self.plan.steps or self.out_of_patience)
+
+    @property
     def out_of_patience(self) -> bool:
         patience = self.settings.early_stop
         return patience is not None and self.epochs_since_best >= patience
