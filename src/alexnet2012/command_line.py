@@ -65,13 +65,13 @@ def main(command: Callable[[], None]) -> NoReturn:
             raise
         tell(f"{error.filename or 'writing'}: {error.strerror}; make room and run the same command again")
         leave(2)
-    sys.exit(0)
+    leave(0)
 
 
 def leave(code: int) -> NoReturn:
-    """Exit after a failure. One rank of several does so without the interpreter's end.
+    """Exit; one rank of several without the interpreter's end.
 
-    There its process groups, with exchanges under way that no other rank may finish, can hang or abort the process.
+    There a gather still under way, as that of the next images, aborts the process: gloo's thread frees its tensors.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         with contextlib.suppress(OSError):
