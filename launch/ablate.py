@@ -13,7 +13,7 @@ from pathlib import Path
 import train_imagenet
 from alexnet2012.ablation import estimate
 from alexnet2012.ablation.execution import Execution, slots
-from alexnet2012.ablation.study import ALL, BASE, CROPS, Planned, Run, found_runs
+from alexnet2012.ablation.study import ALL, BASE, CROPS, Planned, Run, all_runs, found_runs
 from alexnet2012.command_line import Parser, main
 from alexnet2012.core.atomic_files import write_text
 from alexnet2012.core.threads import cores
@@ -117,6 +117,7 @@ def training(one: Planned, processes: int) -> list[str]:
 def evaluation(one: Planned) -> list[str]:
     checkpoint, settings = one.run.directory.last, one.settings
     words = [HERE / "evaluate.py", checkpoint, "--data", settings.data, "--crops", CROPS, "--json", one.run.errors]
+    words += ["--predictions", one.run.predictions[CROPS], "--centre-predictions", one.run.predictions[1]]
     words += ["--loader", settings.loader, "--workers", settings.workers]
     words += ["--threads", settings.threads] if settings.threads else []
     return [sys.executable, *map(str, words)]
@@ -138,16 +139,18 @@ def tell_plan(planned: list[Planned], jobs: int) -> None:
 def report(directory: Path) -> None:
     """Write ``ablation.json``, ``ablation.md`` and ``figures/ablation``; print the table."""
     runs = found_runs(directory)
-    rows = ablation.rows_of(runs)
+    tables = ablation.tables_of(runs)
     try:
         command = json.loads((directory / "command.json").read_text())
     except (OSError, ValueError):
         command = []  # only told
-    text = ablation.markdown(runs, rows)
-    write_text(directory / "ablation.json", json.dumps(ablation.summary(runs, rows, command), indent=2) + "\n")
+    text = ablation.markdown(runs, tables)
+    write_text(directory / "ablation.json", json.dumps(ablation.summary(runs, tables, command), indent=2) + "\n")
     write_text(directory / "ablation.md", text)
-    save({"ablation": ablation.draw(rows)}, directory / "figures")
+    save({"ablation": ablation.draw(tables[CROPS])}, directory / "figures")
     say(text)
+    if left := [run.name for run in all_runs(directory) if not run.evaluated]:
+        say(f"left out, not evaluated yet or without predictions: {'; '.join(left)}; the study's own command goes on")
 
 
 def say(line: str) -> None:

@@ -318,16 +318,17 @@ class Result2012:
     crops: int
     top1_error: float  # percent
     top5_error: float  # percent
-    record: str  # whose: the authors' net, or the place in the paper that alone gives it
-    loss: float | None = None  # nats, of the averaged softmax outputs; None: not recorded
+    paper: str  # where the paper gives it
+    record: str = ""  # the authors' net; empty: not said which
+    loss: float | None = None  # nats, of the averaged softmax outputs, by the authors' record
 
 
 RESULTS_2012 = (
-    Result2012(VAL_2012, 1, 10, 40.7, 18.2, "#145", 1.741473),  # P table 2; S: 40.664, 18.210
-    Result2012(VAL_2012, 5, 10, 38.1, 16.4, "paper, table 2"),  # "similar" nets (P §6), not said which
-    Result2012(VAL_2012, 7, 10, 36.7, 15.4, "paper, table 2"),  # two of them pre-trained on ImageNet 2011
-    Result2012(TEST_2010, 1, 10, 37.5, 17.0, "#145", 1.614660),  # P table 1; S: 37.473, 16.999
-    Result2012(TEST_2010, 1, 1, 39.0, 18.3, "#145", 1.706031),  # P §4.1; S: 39.025, 18.295
+    Result2012(VAL_2012, 1, 10, 40.7, 18.2, "table 2", "#145", 1.741473),  # S: 40.664, 18.210
+    Result2012(VAL_2012, 5, 10, 38.1, 16.4, "table 2"),  # "similar" nets (P §6)
+    Result2012(VAL_2012, 7, 10, 36.7, 15.4, "table 2"),  # two of them pre-trained on ImageNet 2011
+    Result2012(TEST_2010, 1, 10, 37.5, 17.0, "table 1", "#145", 1.614660),  # S: 37.473, 16.999
+    Result2012(TEST_2010, 1, 1, 39.0, 18.3, "§4.1", "#145", 1.706031),  # S: 39.025, 18.295
 )
 
 
@@ -340,30 +341,46 @@ def result_2012(nets: int, crops: int) -> Result2012 | None:
 class Difference2012:
     """How much worse than the base net a variant was in 2012: percentage points of error; None: no figure given."""
 
-    record: str  # whose: the authors' net, or the section of the paper that alone gives it
     top1: float | None = None
     top5: float | None = None
     said: str = ""  # before a figure that is not exact, or instead of one
+    paper: str = ""  # where the paper says it
+    record: str = ""  # the authors' net
     data: str = ""  # measured on, with ten crops; empty: not said
-    loss: float | None = None  # nats of the variant, #145's being 1.7415 on 2012's and 1.6147 on 2010's data
+    loss: float | None = None  # nats of the variant, not less the base net's
     unlike: str = ""  # how the net of 2012 was not, or not compared with, what is run here
+
+    @property
+    def loss_difference(self) -> float | None:
+        """Nats above the base net's on the same data."""
+        base = next((one.loss for one in RESULTS_2012 if (one.data, one.nets, one.crops) == (self.data, 1, 10)), None)
+        return None if self.loss is None or base is None else self.loss - base
 
 
 DIFFERENCES_2012 = {  # by variant
-    "no-lrn": Difference2012(  # P §3.3; S: 42.034, 19.362
-        "#148", 1.4, 1.2, "", VAL_2012, 1.822358, "of #145's three normalisations; recipe paper has two"
+    "no-lrn": Difference2012(  # S: 42.034, 19.362
+        *(1.4, 1.2, "", "§3.3", "#148", VAL_2012, 1.822358),
+        unlike="#148 lacks the three normalisations of #145; recipe paper has two",
     ),
-    "no-overlap": Difference2012(  # P §3.4; S: 41.058, 18.510
-        "#147", 0.4, 0.3, "", VAL_2012, 1.757644, "its pools round up and conv2 and conv5 pad less, as in recipe source"
+    "no-overlap": Difference2012(  # S: 41.058, 18.510
+        *(0.4, 0.3, "", "§3.4", "#147", VAL_2012, 1.757644),
+        unlike="#147's pools round up and its conv2 and conv5 pad less, as in recipe source",
     ),
-    "no-exchange": Difference2012("#150", 1.2, 1.1, "", VAL_2012, 1.811173),  # S: 41.828, 19.330
+    "no-exchange": Difference2012(1.2, 1.1, "", "", "#150", VAL_2012, 1.811173),  # S: 41.828, 19.330
     "exchange-at-conv4": Difference2012(
-        "#133", said="worse", data=VAL_2012, unlike="an older net, stopped at epoch 50, against #131"
+        *(None, None, "worse", "", "#133", VAL_2012),
+        unlike="#133 is an older net, stopped at epoch 50, and is compared with #131",
     ),
-    "one-tower": Difference2012("#145-half", 1.7, 1.2, "", TEST_2010, 1.702802),  # P §3.2; S: 39.168, 18.229
-    **{f"without-{layer}": Difference2012("paper, §7", 2.0, said="about") for layer in MIDDLE},
-    "no-color-noise": Difference2012("paper, §4.1", 1.0, said="over"),
-    "no-dropout": Difference2012("paper, §4.2", said="overfits"),
-    "tanh": Difference2012("paper, §3.1", said="slower", data="CIFAR-10", unlike="a net of four layers"),
-    "wide-init": Difference2012("", said="not trained alone"),
+    "one-tower": Difference2012(1.7, 1.2, "", "§3.2", "#145-half", TEST_2010, 1.702802),  # S: 39.168, 18.229
+    **{f"without-{layer}": Difference2012(2.0, said="about", paper="§7") for layer in MIDDLE},
+    "no-color-noise": Difference2012(1.0, said="over", paper="§4.1"),
+    "no-dropout": Difference2012(said="overfits", paper="§4.2"),
+    "tanh": Difference2012(said="slower", paper="§3.1", data="CIFAR-10", unlike="a net of four layers"),
+    "wide-init": Difference2012(said="not trained alone"),
 }
+
+
+def whose(figure: Result2012 | Difference2012) -> str:
+    """The place in the paper that gives a figure, and the authors' net that it is of."""
+    parts = [f"paper {figure.paper}"] * bool(figure.paper) + [f"authors' {figure.record}"] * bool(figure.record)
+    return ", ".join(parts)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from alexnet2012 import paper_recipe
-from alexnet2012.ablation.study import Planned, Run, found_runs
+from alexnet2012.ablation.study import Planned, Run, found_runs, measured
 from alexnet2012.errors import InputError
+from alexnet2012.evaluation.predictions import Predictions
 from alexnet2012.training import Settings
 
 
@@ -21,7 +24,13 @@ def write_run(study: Path, variant: str, seed: int, recipe: Any, **config: Any) 
     run.directory.config.write_text(json.dumps({"settings": settings, "max_steps": None, **config}))
     run.directory.state.write_text(json.dumps({"state": "done", "step": 4}))
     run.errors.write_text(json.dumps({"top1_error": 50.0, "top5_error": 25.0, "loss": 1.5, "images": 4}))
+    for crops, path in run.predictions.items():
+        write_predictions(path, crops)
     return run
+
+
+def write_predictions(path: Path, crops: int, data: str = "these images") -> None:
+    Predictions(np.eye(4, dtype=np.float32), np.array([0, 1, 2, 0]), list("abcd"), crops, data).save(path)
 
 
 def test_a_run_is_named_by_its_directory(tmp_path: Path) -> None:
@@ -46,15 +55,33 @@ def test_runs_that_differ_in_more_than_variant_and_seed_are_refused(tmp_path: Pa
 
 
 def test_runs_of_other_lengths_or_evaluated_on_other_images_are_refused(tmp_path: Path) -> None:
-    write_run(tmp_path, "base", 0, paper_recipe(), max_steps=4)
-    write_run(tmp_path, "no-lrn", 0, paper_recipe().varied("no-lrn"))
+    base = write_run(tmp_path, "base", 0, paper_recipe(), max_steps=4)
+    other = write_run(tmp_path, "no-lrn", 0, paper_recipe().varied("no-lrn"))
     with pytest.raises(InputError, match=r"no-lrn-seed0: --max-steps is None, in .*base-seed0 4"):
         found_runs(tmp_path)
-    write_run(tmp_path / "more", "base", 0, paper_recipe())
-    other = write_run(tmp_path / "more", "no-lrn", 0, paper_recipe().varied("no-lrn"))
-    other.errors.write_text(json.dumps({"top1_error": 50.0, "top5_error": 25.0, "loss": 1.5, "images": 5}))
-    with pytest.raises(InputError, match=r"no-lrn-seed0/ten_crops.json: of 5 images, .*of 4"):
-        found_runs(tmp_path / "more")
+    write_predictions(other.predictions[1], 1, "other images")
+    assert measured([base, other], 10)["no-lrn"][0].mean(1).tolist() == pytest.approx([25, 0, 126 * math.log(2) / 4])
+    with pytest.raises(InputError, match=r"no-lrn-seed0/centre_crop.npz: of other images than .*base-seed0"):
+        measured([base, other], 1)
+
+
+@pytest.mark.parametrize("missing", ["loss", "ten_crops.npz", "centre_crop.npz"])
+def test_a_run_evaluated_by_the_first_version_is_trained_but_not_finished(missing: str, tmp_path: Path) -> None:
+    """Which kept no predictions and no loss, and whose recipes had fewer fields."""
+    run = write_run(tmp_path, "base", 0, paper_recipe())
+    config = json.loads(run.directory.config.read_text())
+    del config["settings"]["recipe.shared_crop"]
+    run.directory.config.write_text(json.dumps(config))
+    planned = Planned(run, Settings("sample", paper_recipe()), ())
+    planned.refuse_other_settings()
+    assert planned.finished
+    if missing == "loss":
+        run.errors.write_text(json.dumps({"top1_error": 50.0, "top5_error": 25.0, "images": 4}))
+    else:
+        (run.path / missing).unlink()
+    assert planned.trained and not planned.finished
+    with pytest.raises(InputError, match="holds no evaluated run"):
+        found_runs(tmp_path)
 
 
 def test_a_run_trained_beyond_the_limit_asked_for_is_refused(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_the_streams_are_these_in_every_version() -> None:
         "REFERENCE_WEIGHTS": 4032717337679350879,
         "PREPARATION": 13953010603593086912,
         "SUBSET": 5832864094034880850,
+        "BOOTSTRAP": 8849070481004345235,
     }
     assert torch_seed(Purpose.REFERENCE_WEIGHTS, 0) < 2**63
 

@@ -73,3 +73,21 @@ def test_a_study_from_its_plan_to_its_report(tree: Path, tmp_path: Path) -> None
     assert here(ABLATE, "--report", study).code == 0
     assert (study / "ablation.md").read_text() == table
     assert {path.name for path in (study / "figures").iterdir()} == {"ablation.png", "ablation.pdf"}
+
+    of_first_version(study / "base-seed1")
+    trained = (study / "base-seed1" / "metrics.jsonl").read_bytes()
+    assert "holds no evaluated run" in here(ABLATE, "--report", study).err
+    again = here(*words)
+    assert (again.code, again.err) == (0, "")
+    assert (study / "base-seed1" / "metrics.jsonl").read_bytes() == trained
+    assert (study / "ablation.md").read_text() == table
+
+
+def of_first_version(run: Path) -> None:
+    """Leave the run as that version did: a recipe of fewer fields, no loss, no predictions."""
+    for name in ("ten_crops.npz", "centre_crop.npz"):
+        (run / name).unlink()
+    config, errors = (json.loads((run / name).read_text()) for name in ("config.json", "ten_crops.json"))
+    del config["settings"]["recipe.shared_crop"], errors["loss"], errors["centre_crop"]["loss"]
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "ten_crops.json").write_text(json.dumps(errors))

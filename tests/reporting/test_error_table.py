@@ -13,12 +13,12 @@ def test_errors_of_ilsvrc_2012_stand_beside_those_of_2012() -> None:
     rates = {1: ErrorRates(43.2, 20.1, 1.85, 50_000), 10: ErrorRates(41.04, 18.35, 1.75, 50_000)}
     one = table([Path("a.pt")], Assessment(10, [rates[10]], rates, 1000))
     assert one[1:] == [
-        "centre crop    43.20    20.10  1.8500   39.0, 18.3, 1.7060 (#145, on ILSVRC-2010 test)",
-        "ten crops      41.04    18.35  1.7500   40.7, 18.2, 1.7415 (#145)",
+        "centre crop    43.20    20.10  1.8500   39.0, 18.3, 1.7060 (paper §4.1, authors' #145, on ILSVRC-2010 test)",
+        "ten crops      41.04    18.35  1.7500   40.7, 18.2, 1.7415 (paper table 2, authors' #145)",
         "50000 images",
         "#145 is the authors' own net, which --recipe source follows",
     ]
     five = table([Path(f"{n}.pt") for n in range(5)], Assessment(10, [rates[10]] * 5, rates, 1000))
-    assert five[7].endswith("   38.1, 16.4 (paper, table 2)") and "not measured" in five[6]
+    assert five[7].endswith("   38.1, 16.4 (paper table 2)") and "not measured" in five[6]
     for other in (Assessment(10, [rates[10]], rates, 100), Assessment(1, [], {1: ErrorRates(40, 20, 1.8, 9)}, 1000)):
         assert "2012" not in "\n".join(table([Path("a.pt")], other))

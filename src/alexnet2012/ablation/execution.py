@@ -98,7 +98,8 @@ class Execution:
 
     def call(self, command: Command, planned: Planned, slot: Slot) -> int:
         """Run ``command`` in ``slot``, its output into the run's log; its exit code."""
-        planned.run.errors.unlink(missing_ok=True)  # of fewer steps
+        for path in (planned.run.errors, *planned.run.predictions.values()):
+            path.unlink(missing_ok=True)  # of fewer steps
         os.sched_setaffinity(threading.get_native_id(), slot.cores)  # the child inherits it, and takes as many threads
         environment = os.environ | ({"CUDA_VISIBLE_DEVICES": slot.gpus} if slot.gpus else {})
         with planned.run.log.open("ab") as log:

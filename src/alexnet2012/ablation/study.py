@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from alexnet2012.ablation.differences import Measured
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation import ErrorRates
-from alexnet2012.recipe import VARIANTS, variant_fields
+from alexnet2012.evaluation.predictions import Predictions
+from alexnet2012.recipe import VARIANTS, Recipe, variant_fields
 from alexnet2012.reporting.figures.curves import read_curves
 from alexnet2012.reporting.run_directory import RunDirectory
 from alexnet2012.training import Settings
+from alexnet2012.training.settings import listed
 
 BASE = "base"
 ALL = (BASE, *VARIANTS)  # in the order of the table
 CROPS = 10  # P §4.1
+DEFAULTS = {f"recipe.{field.name}": listed(field.default) for field in fields(Recipe)}  # as Settings.identity says them
 NAME = re.compile(rf"({'|'.join(ALL)})-seed(0|[1-9][0-9]*)")  # of a run's directory
 
 
@@ -30,6 +35,7 @@ class Run:
         self.seed = int(seed)
         self.log = directory.with_suffix(".log")
         self.errors = directory / "ten_crops.json"
+        self.predictions = {CROPS: directory / "ten_crops.npz", 1: directory / "centre_crop.npz"}  # by crops
 
     @classmethod
     def of(cls, study: Path, variant: str, seed: int) -> Run:
@@ -44,8 +50,9 @@ class Run:
         return f"{self.variant}, seed {self.seed}"
 
     def config(self) -> dict[str, Any]:
-        """What was asked of it; empty before it began."""
-        return wrote(self.directory.config, settings=dict)
+        """What was asked of it, fields that its version did not have at their defaults; empty before it began."""
+        found = wrote(self.directory.config, settings=dict)
+        return found and {**found, "settings": DEFAULTS | found["settings"]}
 
     @property
     def max_steps(self) -> int | None:
@@ -64,8 +71,13 @@ class Run:
     def rates(self) -> ErrorRates | None:
         """Its ten-crop errors, once evaluated (with their loss, which the first version left out)."""
         found = wrote(self.errors, top1_error=float, top5_error=float, images=int)
-        fields = ErrorRates.__dataclass_fields__
-        return ErrorRates(**{name: found[name] for name in fields}) if fields.keys() <= found.keys() else None
+        names = ErrorRates.__dataclass_fields__.keys()
+        return ErrorRates(**{name: found[name] for name in names}) if names <= found.keys() else None
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether its errors and predictions are there; the first version kept neither predictions nor loss."""
+        return self.rates() is not None and all(path.is_file() for path in self.predictions.values())
 
     def seconds(self) -> float:
         """How long its training steps took, in all; validation and saving are not counted."""
@@ -115,7 +127,13 @@ class Planned:
 
     @property
     def finished(self) -> bool:
-        return self.trained and self.run.rates() is not None
+        return self.trained and self.run.evaluated
+
+
+def all_runs(study: Path) -> list[Run]:
+    """Those that were begun in a study's directory, in the order of the table."""
+    runs = [Run(path) for path in study.glob("*-seed*") if NAME.fullmatch(path.name)]
+    return sorted(runs, key=lambda run: (ALL.index(run.variant), run.seed))
 
 
 def found_runs(study: Path) -> list[Run]:
@@ -123,23 +141,33 @@ def found_runs(study: Path) -> list[Run]:
 
     Raises InputError if there is none, or if two differ in more than their seeds and what their variants change.
     """
-    directories = [path.parent for path in study.glob("*-seed*/ten_crops.json")]
-    runs = [Run(path) for path in directories if NAME.fullmatch(path.name)]
+    runs = [run for run in all_runs(study) if run.evaluated]
     if not runs:
-        raise InputError(f"--report {study}: holds no evaluated run; train first, with --variants, --seeds and --out")
-    runs.sort(key=lambda run: (ALL.index(run.variant), run.seed))
+        raise InputError(f"--report {study}: holds no evaluated run; the study's own command trains and evaluates")
     for run in runs[1:]:
         refuse_unequal(runs[0], run)
     return runs
+
+
+def measured(runs: Sequence[Run], crops: int) -> dict[str, dict[int, Measured]]:
+    """What the ``runs`` said of each image, by variant and seed. Raises InputError for predictions of other images."""
+    found: dict[str, dict[int, Measured]] = {}
+    data = ""
+    for run in runs:
+        kept = Predictions.load(run.predictions[crops])
+        if kept.data != (data := data or kept.data):
+            raise InputError(
+                f"{run.predictions[crops]}: of other images than {runs[0].predictions[crops]}; "
+                "remove it, and the study's own command evaluates again"
+            )
+        found.setdefault(run.variant, {})[run.seed] = kept.measures()
+    return found
 
 
 def refuse_unequal(one: Run, other: Run) -> None:
     """Raises InputError, naming the setting, where two runs differ in what no variant of theirs changes."""
     if one.max_steps != other.max_steps:
         raise InputError(f"{other.path}: --max-steps is {other.max_steps}, in {one.path} {one.max_steps}; train alike")
-    counted = [run.rates().images for run in (one, other)]  # type: ignore[union-attr]
-    if counted[0] != counted[1]:
-        raise InputError(f"{other.errors}: of {counted[1]} images, {one.errors} of {counted[0]}; evaluate on the same")
     first, second = (run.config()["settings"] for run in (one, other))
     variants = {run.variant for run in (one, other)} - {BASE}
     fields = {field for variant in variants for field in variant_fields(variant, first["recipe.name"])}

@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     REFERENCE_WEIGHTS = 6  # a reference net's initial weights
     PREPARATION = 7  # the order of a prepared set's images; index: the split
     SUBSET = 8  # the training images of a recipe's first epochs
+    BOOTSTRAP = 9  # resamples of an ablation's differences
 
 
 def philox(purpose: Purpose, seed: int, index: int = 0, block: int = 0) -> np.random.Philox:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from alexnet2012.data import Dataset
 from alexnet2012.errors import InputError
-from alexnet2012.evaluation.errors import ErrorCount, ErrorRates, credit
+from alexnet2012.evaluation.errors import ErrorCount, ErrorRates, credit, error_measures
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Predictions:
         count = ErrorCount()
         count.add(torch.from_numpy(self.probabilities), torch.from_numpy(self.labels))
         return count.rates()
+
+    def measures(self) -> NDArray[np.float64]:
+        """Of each image top-1 and top-5 error (percent) and loss (nats): (3, n)."""
+        measured = error_measures(torch.from_numpy(self.probabilities), torch.from_numpy(self.labels)).numpy()
+        return measured * [[100], [100], [1]]
 
     def save(self, path: Path) -> None:
         """Write an npz of these fields."""

@@ -1,84 +1,39 @@
-"""The paper's differences beside ours: as JSON, as a Markdown table, as a plot."""
+"""The paper's differences beside ours: as JSON, as Markdown tables, as a plot."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from alexnet2012.ablation.study import ALL, BASE, CROPS, Run
-from alexnet2012.recipe import DIFFERENCES_2012, RESULTS_2012
+from alexnet2012.ablation.differences import RESAMPLES, Estimate, Row, compare
+from alexnet2012.ablation.study import ALL, BASE, CROPS, Run, measured
+from alexnet2012.recipe import DIFFERENCES_2012, Difference2012, Result2012, result_2012, whose
 from alexnet2012.reporting.figures.style import COLORS, new_figure, styled
 
 NOT_MEASURED = "not measured"
 SHOWN = ("batch_size", "epochs", "lr", "width")  # fields of the recipe named in the title
-Errors = dict[int, tuple[float, float]]  # by seed: top-1 and top-5 error, percent
+MEASURES = {"top1": "top-1 error, %", "top5": "top-5 error, %", "loss": "loss, nats"}
+DECIMALS = (2, 2, 4)  # of the measures
+BASE_2012 = result_2012(1, CROPS)
+Tables = dict[int, list[Row]]  # by number of crops
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds and its standard error; None where one seed cannot tell."""
-
-    mean: float
-    standard_error: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Estimate:
-        count = len(values)
-        return cls(statistics.mean(values), statistics.stdev(values) / math.sqrt(count) if count > 1 else None)
-
-    def text(self, form: str) -> str:
-        spread = "" if self.standard_error is None else f" ± {self.standard_error:.2f}"
-        return f"{self.mean:{form}}{spread}"
+def tables_of(runs: Sequence[Run]) -> Tables:
+    """The rows of ten crops and of the centre crop. Raises InputError for predictions that cannot be compared."""
+    return {crops: make_rows(measured(runs, crops)) for crops in (CROPS, 1)}
 
 
-@dataclass(frozen=True)
-class Row:
-    """A variant: its errors, and how much they are above those of the base net of the same seed, in points."""
-
-    variant: str
-    errors: Errors
-    differences: Errors
-
-    def error(self, top: int) -> Estimate | None:
-        """``top`` 0 is top-1 error, 1 is top-5."""
-        return estimate(self.errors, top)
-
-    def difference(self, top: int) -> Estimate | None:
-        return estimate(self.differences, top)
+def make_rows(found: Mapping[str, Any]) -> list[Row]:
+    """A row for the base net and every variant, measured or not, from what ``study.measured`` gives."""
+    base = found.get(BASE, {})
+    return [compare(variant, found.get(variant, {}), base) for variant in ALL]
 
 
-def estimate(errors: Errors, top: int) -> Estimate | None:
-    return Estimate.of([of_seed[top] for of_seed in errors.values()]) if errors else None
-
-
-def make_rows(errors: dict[str, Errors]) -> list[Row]:
-    """A row for the base net and every variant, measured or not."""
-    base = errors.get(BASE, {})
-    rows = []
-    for variant in ALL:
-        own = errors.get(variant, {})
-        paired = sorted(own.keys() & base.keys()) if variant != BASE else []
-        differences = {seed: (own[seed][0] - base[seed][0], own[seed][1] - base[seed][1]) for seed in paired}
-        rows.append(Row(variant, own, differences))
-    return rows
-
-
-def rows_of(runs: Sequence[Run]) -> list[Row]:
-    errors: dict[str, Errors] = {}
-    for run in runs:
-        if rates := run.rates():
-            errors.setdefault(run.variant, {})[run.seed] = (rates.top1_error, rates.top5_error)
-    return make_rows(errors)
-
-
-def summary(runs: Sequence[Run], rows: Sequence[Row], command: Sequence[str]) -> dict[str, Any]:
+def summary(runs: Sequence[Run], tables: Tables, command: Sequence[str]) -> dict[str, Any]:
     """All of it for a program."""
     return {
         "command": list(command),
@@ -88,29 +43,46 @@ def summary(runs: Sequence[Run], rows: Sequence[Row], command: Sequence[str]) ->
             {"variant": run.variant, "seed": run.seed, **vars(run.rates()), "training_seconds": run.seconds()}
             for run in runs
         ],
-        "variants": [in_json(row) for row in rows],
+        "variants": [
+            in_json(row) | figures_2012(row.variant) | {"centre_crop": in_json(centre)}
+            for row, centre in zip(tables[CROPS], tables[1], strict=True)
+        ],
     }
 
 
 def in_json(row: Row) -> dict[str, Any]:
-    """A row's estimates, null where nothing was run; the differences of 2012, null where it gave none."""
+    """A row's estimates, null where nothing was run."""
     found: dict[str, Any] = {"variant": row.variant, "runs": len(row.errors)}
-    given = DIFFERENCES_2012.get(row.variant)
-    for top, name in enumerate(("top1", "top5")):
-        for kind, value in (("error", row.error(top)), ("difference", row.difference(top))):
-            found[f"{name}_{kind}"] = vars(value) if value else None
-        found[f"{name}_difference_2012"] = getattr(given, name, None)
-        found[f"{name}_in_2012"] = in_2012(row.variant, top)  # as 2012 said it: "about", "over", or no figure
+    for measure, name in enumerate(("top1_error", "top5_error", "loss")):
+        error, difference = row.error(measure), row.difference(measure)
+        found[name] = vars(error) if error else None
+        found[f"{name.removesuffix('_error')}_difference"] = difference and {
+            **vars(difference),
+            "beyond_two_standard_errors": difference.beyond,
+            "by_seed": {str(seed): of_seed[measure] for seed, of_seed in row.differences.items()},
+        }
     return found
 
 
-def markdown(runs: Sequence[Run], rows: Sequence[Row]) -> str:
-    """A title line and the table."""
-    head = ["variant", "runs"]
-    for top in ("top-1", "top-5"):
-        head += [f"{top} error, %", "difference to base", "in 2012"]
-    lines = [title(runs), "", table_line(head), table_line(["---"] * len(head))]
-    return "\n".join(lines + [table_line(cells(row)) for row in rows]) + "\n"
+def figures_2012(variant: str) -> dict[str, Any]:
+    """What 2012 says of a variant: its differences, null where it gave none, and in words; whose they are."""
+    given = DIFFERENCES_2012.get(variant, Difference2012())
+    values = {"top1": given.top1, "top5": given.top5, "loss": given.loss_difference}
+    found: dict[str, Any] = {f"{name}_difference_2012": value for name, value in values.items()}
+    found |= {f"{name}_in_2012": in_2012(variant, measure) for measure, name in enumerate(MEASURES)}
+    return found | {"2012": about_2012(variant)}
+
+
+def markdown(runs: Sequence[Run], tables: Tables) -> str:
+    """A title line, the table of ten crops beside 2012, and that of the centre crop."""
+    head, centre = ["variant", "runs"], ["variant", "runs"]
+    for name in MEASURES.values():
+        head += [name, "difference to base", "in 2012"]
+        centre += [name, "difference to base"]
+    head.append("2012's figures")
+    lines = [title(runs), "", "Ten crops:", "", *table(head, [cells(row) for row in tables[CROPS]])]
+    measured_rows = [cells_of_centre(row) for row in tables[1] if row.errors]
+    return "\n".join([*lines, "", "Centre crop:", "", *table(centre, measured_rows)]) + "\n"
 
 
 def title(runs: Sequence[Run]) -> str:
@@ -119,41 +91,74 @@ def title(runs: Sequence[Run]) -> str:
     minutes = sum(run.seconds() for run in runs) / 60
     return (
         f"Data {settings['data']}, recipe {settings['recipe.name']}, {fields}, schedule {settings['schedule']}; "
-        f"ten crops of {rates.images if rates else 0} validation images; {len(runs)} runs, {minutes:.0f} min of "
-        "training. Mean ± standard error over seeds; a difference is to the base net of the same seed, in percentage "
-        "points; 2012's are of ImageNet."
+        f"{rates.images if rates else 0} validation images; {len(runs)} runs, {minutes:.0f} min of training. "
+        "Mean ± standard error over seeds; a difference is to the base net of the same seed on the same images, in "
+        f"percentage points or nats, ± its standard error by {RESAMPLES} bootstrap resamples of seeds and images; * is "
+        "beyond two standard errors. 2012's nets are of ImageNet at full width, trained as recipe source."
     )
 
 
-def table_line(row: Sequence[str]) -> str:
-    return f"| {' | '.join(row)} |"
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
 def cells(row: Row) -> list[str]:
     found = [row.variant, str(len(row.errors)) if row.errors else NOT_MEASURED]
-    for top in (0, 1):
-        error, difference = row.error(top), row.difference(top)
-        ours = "" if row.variant == BASE else difference.text("+.2f") if difference else NOT_MEASURED
-        found += [error.text(".2f") if error else NOT_MEASURED, ours, in_2012(row.variant, top)]
-    return found
+    for measure in range(len(MEASURES)):
+        found += [*ours(row, measure), in_2012(row.variant, measure)]
+    return [*found, about_2012(row.variant)]
 
 
-def in_2012(variant: str, top: int) -> str:
-    """The error of 2012's base net, or a variant's difference to it."""
+def cells_of_centre(row: Row) -> list[str]:
+    return [
+        row.variant,
+        str(len(row.errors)),
+        *(text for measure in range(len(MEASURES)) for text in ours(row, measure)),
+    ]
+
+
+def ours(row: Row, measure: int) -> list[str]:
+    """A row's mean and its difference to the base net."""
+    error, difference = row.error(measure), row.difference(measure)
+    form = f".{DECIMALS[measure]}f"
+    star = " *" if difference and difference.beyond else ""
+    of_difference = "" if row.variant == BASE else in_words(difference, "+" + form, form) + star
+    return [in_words(error, form, form), of_difference]
+
+
+def in_words(estimate: Estimate | None, form: str, of_spread: str) -> str:
+    if estimate is None:
+        return NOT_MEASURED
+    spread = "" if estimate.standard_error is None else f" ± {estimate.standard_error:{of_spread}}"
+    return f"{estimate.mean:{form}}{spread}"
+
+
+def in_2012(variant: str, measure: int) -> str:
+    """The error or loss of 2012's base net, or a variant's difference to it."""
     if variant == BASE:
-        base = next(result for result in RESULTS_2012 if (result.nets, result.crops) == (1, CROPS))
-        return f"{(base.top1_error, base.top5_error)[top]} %"
-    given = DIFFERENCES_2012[variant]
-    figure = (given.top1, given.top5)[top]
-    words = [given.said if top == 0 or figure is not None else "", "" if figure is None else f"+{figure}"]
+        assert BASE_2012
+        return f"{(BASE_2012.top1_error, BASE_2012.top5_error, BASE_2012.loss)[measure]:.{(1, 1, 4)[measure]}f}"
+    given = DIFFERENCES_2012.get(variant, Difference2012())
+    figure = (given.top1, given.top5, given.loss_difference)[measure]
+    words = [given.said if measure == 0 or figure is not None else ""]
+    words += [] if figure is None else [f"{figure:+.{(1, 1, 4)[measure]}f}"]
     return " ".join(word for word in words if word) or "not given"
+
+
+def about_2012(variant: str) -> str:
+    """Whose 2012's figures are, on what data, and how they compare unlike things."""
+    given: Result2012 | Difference2012 | None = BASE_2012 if variant == BASE else DIFFERENCES_2012.get(variant)
+    if given is None:
+        return ""
+    unlike = f"unlike: {given.unlike}" if isinstance(given, Difference2012) and given.unlike else ""
+    return "; ".join(part for part in (whose(given), given.data, unlike) if part)
 
 
 @styled
 def draw(rows: Sequence[Row]) -> Figure:
     """Top-1 differences to base: each seed, their mean with its standard error, and that of 2012."""
     rows = [row for row in rows if row.variant != BASE]
-    figure = new_figure(0.8 + 0.22 * len(rows), "constrained")
+    figure = new_figure(0.9 + 0.22 * len(rows), "constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
         draw_row(axes, place, row)
@@ -162,8 +167,11 @@ def draw(rows: Sequence[Row]) -> Figure:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set(xlabel="top-1 error above the base net's, percentage points")
     ours = Line2D([], [], color=COLORS[0], marker="o", markersize=3, linewidth=0.8, label="here, ± standard error")
-    theirs = Line2D([], [], color=COLORS[1], marker="D", markersize=3, linewidth=0, fillstyle="none", label="2012")
-    figure.legend(handles=[ours, theirs], loc="outside lower center", ncols=2, frameon=False)
+    theirs = [
+        Line2D([], [], color=COLORS[1], marker=marker, markersize=3, linewidth=0, fillstyle="none", label=label)
+        for marker, label in (("D", "2012"), ("X", "2012, of unlike nets"))
+    ]
+    figure.legend(handles=[ours, *theirs], loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -172,6 +180,6 @@ def draw_row(axes: Axes, place: int, row: Row) -> None:
         seeds = [of_seed[0] for of_seed in row.differences.values()]
         axes.plot(seeds, [place] * len(seeds), ".", color=COLORS[0], markersize=2, alpha=0.5)
         axes.errorbar(difference.mean, place, xerr=difference.standard_error, fmt="o", color=COLORS[0], markersize=3)
-    top1 = DIFFERENCES_2012[row.variant].top1
-    if top1 is not None:
-        axes.plot(top1, place, "D", color=COLORS[1], markersize=3, fillstyle="none")
+    given = DIFFERENCES_2012.get(row.variant, Difference2012())
+    if given.top1 is not None:
+        axes.plot(given.top1, place, "X" if given.unlike else "D", color=COLORS[1], markersize=3, fillstyle="none")

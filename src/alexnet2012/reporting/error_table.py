@@ -9,7 +9,7 @@ from typing import Any
 from alexnet2012.data.imagenet_source import OFFICIAL
 from alexnet2012.evaluation.ensemble import Assessment
 from alexnet2012.evaluation.errors import ErrorRates
-from alexnet2012.recipe import VAL_2012, Result2012, result_2012
+from alexnet2012.recipe import VAL_2012, Result2012, result_2012, whose
 
 
 def table(members: Sequence[Path], assessment: Assessment) -> list[str]:
@@ -46,7 +46,7 @@ def in_words(result: Result2012 | None) -> str:
         return "not measured"
     loss = "" if result.loss is None else f", {result.loss:.4f}"
     where = "" if result.data == VAL_2012 else f", on {result.data}"
-    return f"{result.top1_error}, {result.top5_error}{loss} ({result.record}{where})"
+    return f"{result.top1_error}, {result.top5_error}{loss} ({whose(result)}{where})"
 
 
 def summary(members: Sequence[Path], assessment: Assessment) -> dict[str, Any]:

@@ -1,0 +1,89 @@
+"""How much worse a variant is than the base net: paired by seed and by image, with a standard error over both."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet2012.core.random_streams import Purpose, philox
+
+RESAMPLES = 2000  # of the bootstrap
+Measured = NDArray[np.float64]  # (3, images): of each image top-1 and top-5 error (0 or 100; ties between), loss (nats)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its standard error; None where one seed cannot tell."""
+
+    mean: float
+    standard_error: float | None
+
+    @classmethod
+    def over_seeds(cls, values: Sequence[float]) -> Estimate:
+        count = len(values)
+        return cls(statistics.mean(values), statistics.stdev(values) / math.sqrt(count) if count > 1 else None)
+
+    @property
+    def beyond(self) -> bool:
+        """Whether it lies more than two standard errors from 0."""
+        return self.standard_error is not None and abs(self.mean) > 2 * self.standard_error
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant: its errors, and how much they are above those of the base net of the same seed, by seed.
+
+    Top-1 and top-5 error in percent and in percentage points, loss in nats.
+    """
+
+    variant: str
+    errors: dict[int, list[float]]
+    differences: dict[int, list[float]]
+    standard_errors: list[float] | None  # of the mean differences
+
+    def error(self, measure: int) -> Estimate | None:
+        """``measure`` 0 is top-1 error, 1 top-5 error, 2 the loss; None where nothing was run."""
+        values = [of_seed[measure] for of_seed in self.errors.values()]
+        return Estimate.over_seeds(values) if values else None
+
+    def difference(self, measure: int) -> Estimate | None:
+        if not self.differences:
+            return None
+        mean = statistics.mean(of_seed[measure] for of_seed in self.differences.values())
+        return Estimate(mean, self.standard_errors[measure] if self.standard_errors else None)
+
+
+def compare(variant: str, runs: Mapping[int, Measured], base: Mapping[int, Measured]) -> Row:
+    """The row of a variant whose ``runs``, and whose ``base`` nets, were measured on the same images; by seed."""
+    errors = {seed: run.mean(1).tolist() for seed, run in runs.items()}
+    if runs is base or not (paired := sorted(runs.keys() & base.keys())):
+        return Row(variant, errors, {}, None)
+    differences = np.stack([runs[seed] - base[seed] for seed in paired])
+    of_seeds = dict(zip(paired, differences.mean(2).tolist(), strict=True))
+    return Row(variant, errors, of_seeds, standard_errors(differences).tolist() if len(paired) > 1 else None)
+
+
+def standard_errors(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the means over seeds and images of ``differences`` (seeds, measures, images), seeds at least two: (measures,).
+
+    A bootstrap over both: each resample draws seeds and images with replacement, one seed less than there are, for as
+    many would make the spread over seeds too small. Its variance holds that of the residuals, what is of one image
+    under one seed alone, three times (Owen, The pigeonhole bootstrap, Annals of Applied Statistics, 2007): two of them
+    are taken off.
+    """
+    seeds, measures, images = differences.shape
+    residuals = (
+        differences - differences.mean(0) - differences.mean(2, keepdims=True) + differences.mean((0, 2))[:, None]
+    )
+    of_residuals = (residuals**2).sum((0, 2)) / ((seeds - 1) * max(images - 1, 1) * seeds * images)
+    draws = np.random.Generator(philox(Purpose.BOOTSTRAP, 0))
+    means = np.empty((RESAMPLES, measures))
+    for resample in range(RESAMPLES):
+        weights = np.bincount(draws.integers(images, size=images), minlength=images) / images
+        means[resample] = (differences @ weights)[draws.integers(seeds, size=seeds - 1)].mean(0)
+    return np.sqrt(np.maximum(means.var(0) - 2 * of_residuals, of_residuals))
