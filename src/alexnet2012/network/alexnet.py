@@ -91,8 +91,6 @@ class AlexNet(nn.Module):
         outputs = self.padded(images)
         run, features = self.exchange.run, {}
         for layer in self.recipe.layers:
-            if layer == "fc6":
-                outputs = [x.flatten(1) for x in outputs]
             if self.recipe.meets(layer):
                 outputs = self.exchange.meet(outputs, layer)
             outputs = [run(tower, layer, x, draw) for tower, x in zip(self.held, outputs, strict=True)]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from alexnet2012.network.dropout import Draw
 from alexnet2012.network.tower import Tower
+from alexnet2012.recipe import FULLY_CONNECTED
 
 
 class Exchange(Protocol):
@@ -44,8 +45,13 @@ class InProcess(Exchange):
         self.towers = tuple(range(towers))
 
     def meet(self, outputs: list[Tensor], layer: str) -> list[Tensor]:
-        """[(N, C, ...)] a tower -> [(N, C * towers, ...)] a tower, each on its tower's device."""
+        """[(N, C, ...)] a tower -> [(N, C * towers, ...)] a tower, each on its tower's device; flat before fc6.
+
+        Towers on one device share it, which flattening in each of them would undo: maps are not stored channel-major.
+        """
         joined = {x.device: torch.cat([y.to(x.device, non_blocking=True) for y in outputs], dim=1) for x in outputs}
+        if layer in FULLY_CONNECTED:
+            joined = {device: both.flatten(1) for device, both in joined.items()}
         return [joined[x.device] for x in outputs]
 
     def join(self, outputs: list[Tensor], layer: str, channels: int) -> Tensor:

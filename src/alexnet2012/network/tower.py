@@ -80,7 +80,7 @@ class Tower(nn.Module):
             case "conv5":
                 return self.pool(self.activation(self.conv5(x)))  # 192x13x13 -> 128x13x13 -> 128x6x6
             case "fc6":
-                return self.dropout(self.activation(self.fc6(x)), layer, draw)  # 256x6x6 = 9216 -> 2048
+                return self.dropout(self.activation(self.fc6(x.flatten(1))), layer, draw)  # 256x6x6 = 9216 -> 2048
             case "fc7":
                 return self.dropout(self.activation(self.fc7(x)), layer, draw)  # 4096 -> 2048
             case "fc8":
