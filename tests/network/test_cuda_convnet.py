@@ -125,6 +125,15 @@ def test_a_local_layers_gradients() -> None:
     assert torch.autograd.gradcheck(of_parameters, (x, layer.weight, layer.bias))
 
 
+def test_a_local_layer_is_exported_for_any_batch() -> None:
+    layer = Local(2, 2, 3)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    program = torch.export.export(layer, (torch.zeros(4, 2, 3, 3),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    x = torch.randn(3, 2, 3, 3)
+    torch.testing.assert_close(program.module()(x), layer(x))
+
+
 def test_pools_round_up_and_average_over_the_pixels_they_cover() -> None:
     assert [pooled(24, n) for n in range(3)] == [24, 12, 6]
     assert [pooled(32, n) for n in range(4)] == [32, 16, 8, 4]

@@ -40,7 +40,7 @@ class Local(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """One matrix product a pixel: pixels come first, then images, so that each product reads dense memory."""
-        side, images = self.side, len(x)
+        side, images = self.side, x.shape[0]
         padded = F.pad(x.permute(2, 3, 0, 1), (0, 0, 0, 0, 1, 1, 1, 1))  # side + 2, side + 2, n, inputs
         shifted = [padded[top : top + side, left : left + side] for top in range(3) for left in range(3)]
         windows = torch.stack(shifted, 3).view(side**2, images, -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,12 @@ class Curves:
         """Whether every epoch has this value."""
         return bool(self.validation) and all(name in row for row in self.validation)
 
-    def steps_per_epoch(self) -> float | None:
-        """Known once an epoch has ended."""
-        return self.validation[0]["step"] / self.validation[0]["epoch"] if self.validation else None
+    def epochs(self, steps: Sequence[float]) -> NDArray[np.float64]:
+        """Where ``steps`` lie in epochs, which may be of unequal length; the run has ended one at least."""
+        ends = [(0.0, 0.0), *((row["step"], row["epoch"]) for row in self.validation)]
+        (before, first), (last, epoch) = ends[-2:]
+        ends.append((2 * last - before, 2 * epoch - first))  # the epoch under way is taken as long as the one before it
+        return np.interp(steps, [step for step, _ in ends], [epoch for _, epoch in ends])
 
     def drops(self) -> list[tuple[float, float]]:
         """(step, factor) where the rate fell."""
@@ -95,15 +98,16 @@ def classes_of(config: Path) -> int | None:
 @styled
 def draw_curves(runs: Sequence[Curves]) -> Figure:
     """Loss above, errors below, a colour a run; ln(classes), the drops of the rate and 2012's end are marked."""
-    lengths = [run.steps_per_epoch() for run in runs]
+    in_epochs = all(run.validation for run in runs)
     figure = new_figure(4.5 + 0.12 * len(runs), "constrained")
     figure.suptitle("Learning curves")
     above, below = figure.subplots(2, 1, sharex=True)
     drops: dict[float, float] = {}
-    for run, length, color in zip(runs, lengths, itertools.cycle(COLORS), strict=False):
-        scale = length if all(lengths) and length else 1.0
-        draw_run(above, below, run, scale, color)
-        drops |= {step / scale: factor for step, factor in run.drops()}
+    for run, color in zip(runs, itertools.cycle(COLORS), strict=False):
+        placed: Callable[[Sequence[float]], NDArray[Any]] = run.epochs if in_epochs else np.array
+        draw_run(above, below, run, placed, color)
+        fallen = run.drops()
+        drops |= dict(zip(placed([step for step, _ in fallen]), (factor for _, factor in fallen), strict=True))
     mark_drops(above, below, drops)
     plateaus = {math.log(run.classes): run.classes for run in runs if run.classes}
     for plateau, classes in plateaus.items():
@@ -114,19 +118,21 @@ def draw_curves(runs: Sequence[Curves]) -> Figure:
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )  # fmt: skip
     above.set(ylabel="loss, nats", ylim=(0, 1.15 * max([above.dataLim.ymax, *plateaus])))
-    below.set(ylabel="error, %", ylim=(0, 100), xlabel="epochs" if all(lengths) else "steps")
+    below.set(ylabel="error, %", ylim=(0, 100), xlabel="epochs" if in_epochs else "steps")
     if OFFICIAL["classes"] in plateaus.values():
         mark_2012(figure, above, below)
     legends(above, below, runs)
     return figure
 
 
-def draw_run(above: Axes, below: Axes, run: Curves, scale: float, color: str) -> None:
-    """One run's curves; ``scale`` is the steps of a unit of the x axis.
+def draw_run(
+    above: Axes, below: Axes, run: Curves, placed: Callable[[Sequence[float]], NDArray[Any]], color: str
+) -> None:
+    """One run's curves; ``placed`` gives the places of steps on the x axis.
 
     Training's line joins the means of the epochs, or smooths the batches' values where those are not told.
     """
-    steps, ends = (np.array([row["step"] for row in rows]) / scale for rows in (run.training, run.validation))
+    steps, ends = (placed([row["step"] for row in rows]) for rows in (run.training, run.validation))
     for axes, name, line in (
         (above, "train_loss", "-"),
         (above, "val_loss", "--"),
