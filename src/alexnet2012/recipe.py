@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,6 +228,16 @@ class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
                 elif changes.setdefault(field, value) != value:
                     raise InputError(f"{' and '.join(variants)}: both change {field}; run one of them at a time")
         return dataclasses.replace(self, **changes)
+
+
+RENAMED: dict[str, str] = {}  # a field's name in an earlier version -> its name today
+REMOVED: dict[str, Any] = {}  # a field that an earlier version had -> the value it meant what is done today with
+
+
+def fields_of_today(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's fields, as any version recorded them, by today's names; those not recorded have today's defaults."""
+    named = {RENAMED.get(name, name): value for name, value in recorded.items()}
+    return {name: value for name, value in named.items() if name not in REMOVED or value != REMOVED[name]}
 
 
 WIDE = (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01)  # initial deviations, S layers-145

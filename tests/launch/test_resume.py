@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from running import (
+    ROOT,
     SMALL,
     TRAIN,
     assert_refused,
@@ -74,14 +76,6 @@ def test_after_sigkill_two_processes_go_on(killed: Path, one_process: Path, tree
     assert list(losses(run)) == list(range(1, 21))
     means, expected = ([row["train_loss"] for row in rows(each) if "train_loss" in row] for each in (run, one_process))
     assert means == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_row_cut_short_by_the_kill_is_dropped(killed: Path, one_process: Path, tree: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(killed, tmp_path / "run")
-    with (run / "metrics.jsonl").open("a") as metrics:
-        metrics.write('{"step": 3, "epo')
-    assert here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run).code == 0
-    assert losses(run) == losses(one_process)
 
 
 def test_a_broken_last_checkpoint_costs_the_steps_behind_it_only(
@@ -197,6 +191,57 @@ def test_no_image_behind_the_last_step_is_read(tree: Path, tmp_path: Path) -> No
     ended = here(TRAIN, *flags, "--max-steps", 3)
     assert (ended.code, ended.err) == (0, "")
     assert_refused(here(TRAIN, *flags, "--max-steps", 4), bad)
+
+
+def edit_config(run: Path, edit: Callable[[dict], object]) -> None:
+    config = json.loads((run / "config.json").read_text())
+    edit(config)
+    (run / "config.json").write_text(json.dumps(config))
+
+
+def edit_checkpoints(run: Path, edit: Callable[[dict], object]) -> None:
+    for path in (run / "checkpoints").glob("*.pt"):
+        saved = checkpoint.load(path)
+        edit(saved)
+        checkpoint.save(path, saved)
+
+
+def test_a_run_of_a_version_that_knew_less_goes_on(one_process: Path, tree: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert here(TRAIN, *SMALL, "--max-steps", 8, "--data", tree, "--out", run).code == 0
+    edit_config(run, lambda config: config["settings"].pop("recipe.plateau_patience"))
+    edit_checkpoints(run, lambda saved: saved["recipe"].pop("plateau_patience"))
+    assert here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run).code == 0
+    assert_same_to_the_bit(run, one_process)
+
+
+def test_a_run_of_other_random_streams_evaluates_and_exports_but_does_not_go_on(
+    one_process: Path, tree: Path, tmp_path: Path
+) -> None:
+    """Version 1 named no version."""
+    run = shutil.copytree(one_process, tmp_path / "run")
+    edit_checkpoints(run, lambda saved: saved.pop("streams"))
+    refusal = "its run drew from version 1 of the random streams, this alexnet2012 draws from version 2"
+    command = (TRAIN, *SMALL, "--data", tree, "--out", run)
+    assert_refused(here(*command), run / "checkpoints" / "step-000000020.pt", refusal, "training cannot go on")
+    edit_config(run, lambda config: config.pop("streams"))
+    assert_refused(here(*command), run / "config.json", refusal, "training cannot go on")
+    assert len(rows(run)) == len(rows(one_process))
+
+    last = run / "checkpoints" / "last.pt"
+    evaluated = here(ROOT / "launch" / "evaluate.py", last, "--data", tree, "--loader", "torch")
+    assert (evaluated.code, evaluated.err) == (0, "")
+    exported = here(ROOT / "launch" / "export.py", last, "--safetensors", tmp_path / "net.safetensors")
+    assert (exported.code, exported.err) == (0, "")
+
+
+def test_damaged_rows_cost_nothing_but_themselves(killed: Path, one_process: Path, tree: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(killed, tmp_path / "run")
+    with (run / "metrics.jsonl").open("ab") as metrics:
+        metrics.write(b'{"step": 4, "loss": "\xff"}\n[]\n{"step": 9, "epo')
+    ended = here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run)
+    assert (ended.code, ended.err) == (0, f"warning: {run / 'metrics.jsonl'}: 3 damaged rows are dropped\n")
+    assert_same_to_the_bit(run, one_process)
 
 
 @pytest.fixture(scope="module")

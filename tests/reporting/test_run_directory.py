@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from alexnet2012 import recipe
 from alexnet2012.errors import InputError
 from alexnet2012.reporting.run_directory import RunDirectory
 
@@ -34,6 +35,43 @@ def test_a_directory_with_other_files_and_no_configuration_is_refused(file: str,
     (run.path / file).touch()
     with pytest.raises(InputError, match="not empty and no run of this project"):
         run.claim(IDENTITY)
+
+
+LATER = {"recipe.subset": 1.0, "recipe.biases": [0, 1, 0, 1, 1, 1, 1, 0]}  # at their defaults
+
+
+@pytest.fixture
+def older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    """A run of a version that knew less, called ``momentum`` mass, and had a field that is gone."""
+    monkeypatch.setitem(recipe.RENAMED, "mass", "momentum")
+    monkeypatch.setitem(recipe.REMOVED, "bells", [1, 2])
+    run = RunDirectory(tmp_path / "run")
+    run.claim(IDENTITY)
+    run.record({**IDENTITY, "recipe.lr": 0.02, "recipe.mass": 0.8, "recipe.bells": [1, 2]})
+    return run
+
+
+def test_a_run_of_an_older_version_is_recognised(older: RunDirectory) -> None:
+    older.claim({**IDENTITY, **LATER, "recipe.lr": 0.02, "recipe.momentum": 0.8})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"recipe.subset": 0.5}, "a run with subset 1.0, not 0.5"),
+        ({"recipe.momentum": 0.9}, "a run with momentum 0.8, not 0.9"),
+        ({"val_fraction": 0.1}, "a run with val_fraction None, not 0.1"),
+    ],
+)
+def test_other_settings_than_an_older_version_s_are_refused(changed: dict, said: str, older: RunDirectory) -> None:
+    with pytest.raises(InputError, match=said.replace("_", "-")):
+        older.claim({**IDENTITY, **LATER, "recipe.lr": 0.02, "recipe.momentum": 0.8, **changed})
+
+
+def test_a_field_that_is_gone_and_had_another_value_is_refused_by_name(older: RunDirectory) -> None:
+    older.record({**IDENTITY, "recipe.bells": [1, 3]})
+    with pytest.raises(InputError, match=r"a run with bells \[1, 3\], not None"):
+        older.claim(IDENTITY)
 
 
 def test_lines_that_are_no_rows_are_dropped_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

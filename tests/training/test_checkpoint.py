@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet2012 import AlexNet, paper_recipe, source_recipe
+from alexnet2012 import AlexNet, paper_recipe, recipe, source_recipe
 from alexnet2012.data import Statistics
 from alexnet2012.distributed import Layout
 from alexnet2012.errors import InputError
@@ -100,9 +100,17 @@ def test_the_recipe_and_the_statistics_go_through_a_file(tmp_path: Path) -> None
         assert np.array_equal(value, vars(statistics)[name])
 
 
-def test_a_recipe_of_another_version_is_refused() -> None:
+def test_a_recipe_of_a_newer_version_is_refused() -> None:
     with pytest.raises(InputError, match="colour_of_the_bikeshed"):
         checkpoint.recipe_in({"recipe": {"colour_of_the_bikeshed": 1}})
+
+
+def test_a_recipe_of_an_older_version_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(recipe.RENAMED, "mass", "momentum")
+    monkeypatch.setitem(recipe.REMOVED, "bells", (1, 2))
+    assert checkpoint.recipe_in({"recipe": {"mass": 0.8, "bells": (1, 2)}}) == paper_recipe(momentum=0.8)
+    with pytest.raises(InputError, match="unknown recipe fields bells"):
+        checkpoint.recipe_in({"recipe": {"bells": (1, 3)}})
 
 
 def cut(path: Path) -> None:

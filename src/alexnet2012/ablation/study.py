@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,14 @@ from alexnet2012.ablation.differences import Measured
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation import ErrorRates
 from alexnet2012.evaluation.predictions import Predictions
-from alexnet2012.recipe import VARIANTS, Recipe, variant_fields
+from alexnet2012.recipe import VARIANTS, variant_fields
 from alexnet2012.reporting.figures.curves import read_curves
-from alexnet2012.reporting.run_directory import RunDirectory
+from alexnet2012.reporting.run_directory import RunDirectory, settings_of_today
 from alexnet2012.training import Settings
-from alexnet2012.training.settings import listed
 
 BASE = "base"
 ALL = (BASE, *VARIANTS)  # in the order of the table
 CROPS = 10  # P §4.1
-DEFAULTS = {f"recipe.{field.name}": listed(field.default) for field in fields(Recipe)}  # as Settings.identity says them
 NAME = re.compile(rf"({'|'.join(ALL)})-seed(0|[1-9][0-9]*)")  # of a run's directory
 
 
@@ -52,7 +50,7 @@ class Run:
     def config(self) -> dict[str, Any]:
         """What was asked of it, fields that its version did not have at their defaults; empty before it began."""
         found = wrote(self.directory.config, settings=dict)
-        return found and {**found, "settings": DEFAULTS | found["settings"]}
+        return found and {**found, "settings": settings_of_today(found["settings"])}
 
     @property
     def max_steps(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any, TextIO
 from alexnet2012.core.atomic_files import remove_partials, write_text
 from alexnet2012.core.random_streams import STREAMS, refuse_other_streams
 from alexnet2012.errors import InputError
+from alexnet2012.recipe import Recipe, fields_of_today
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 BEFORE_CONFIG = re.compile(r"lock|state\.json|(config|state)\.json\.\w+\.partial")  # files written before config.json
@@ -110,11 +112,13 @@ class RunDirectory:
             return "", 0
 
     def refuse_other_settings(self, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
-        for name in asked | recorded:
-            if recorded.get(name) != asked.get(name):
+        """Raises InputError, naming it, where a setting ``recorded`` by this version or an older one differs."""
+        before, now = settings_of_today(recorded), settings_of_today(asked)
+        for name in now | before:
+            if before.get(name) != now.get(name):
                 flag = name.removeprefix("recipe.").replace("_", "-")
                 raise InputError(
-                    f"--out {self.path}: holds a run with {flag} {recorded.get(name)}, not {asked.get(name)}; "
+                    f"--out {self.path}: holds a run with {flag} {before.get(name)}, not {now.get(name)}; "
                     "give another directory, or the settings of that run"
                 )
 
@@ -138,6 +142,14 @@ class RunDirectory:
             print(f"warning: {self.metrics}: {damaged} damaged rows are dropped", file=sys.stderr, flush=True)
         kept = [line.decode() + "\n" for of_row, line in rows if of_row is not None and of_row <= step]
         write_text(self.metrics, "".join(kept))
+
+
+def settings_of_today(identity: dict[str, Any]) -> dict[str, Any]:
+    """A run's identity, as any version recorded it, with every field of a recipe that today has, by today's names."""
+    fields = {name.removeprefix("recipe."): value for name, value in identity.items() if name.startswith("recipe.")}
+    others = {name: value for name, value in identity.items() if not name.startswith("recipe.")}
+    defaults = json.loads(json.dumps(dataclasses.asdict(Recipe())))  # with lists for tuples, as in identities
+    return others | {f"recipe.{name}": value for name, value in (defaults | fields_of_today(fields)).items()}
 
 
 def step_of(line: bytes) -> int | None:

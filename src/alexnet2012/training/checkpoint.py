@@ -20,7 +20,7 @@ from alexnet2012.data import Statistics
 from alexnet2012.distributed import Layout, collect
 from alexnet2012.errors import InputError
 from alexnet2012.network import AlexNet
-from alexnet2012.recipe import Recipe
+from alexnet2012.recipe import Recipe, fields_of_today
 from alexnet2012.training.optimizer import PaperSGD
 
 FORMAT = 1
@@ -123,7 +123,7 @@ def statistics_in(saved: dict[str, Any]) -> Statistics:
 
 def recipe_in(saved: dict[str, Any]) -> Recipe:
     """The recipe that a checkpoint carries. Raises InputError for fields this version does not know."""
-    known = {field.name for field in dataclasses.fields(Recipe)}
-    if unknown := set(saved["recipe"]) - known:
+    fields = fields_of_today(saved["recipe"])
+    if unknown := fields.keys() - {field.name for field in dataclasses.fields(Recipe)}:
         raise InputError(f"checkpoint: unknown recipe fields {', '.join(sorted(unknown))}; update alexnet2012")
-    return Recipe(**saved["recipe"])
+    return Recipe(**fields)

@@ -79,7 +79,10 @@ class Settings:
         return Path("runs") / "-".join(parts)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that change what is computed: a run resumes only with the same ones. JSON values."""
+        """The settings that change what is computed: a run resumes only with the same ones. JSON values.
+
+        One beside the recipe that a later version adds is named only where it is not its default: older runs lack it.
+        """
         data = str(Path(self.data).resolve()) if Path(self.data).is_dir() else self.data
         recipe = {f"recipe.{name}": listed(value) for name, value in self.recipe.described().items()}
         own = {"recipe": self.recipe.name, "schedule": self.schedule, "seed": self.seed, "precision": self.precision}
