@@ -107,8 +107,14 @@ def kept(given: Namespace, crops: int) -> set[int]:
 def check(given: Namespace, layout: Layout) -> None:
     """Refuse nets that do not fit the data or the layout. Raises InputError."""
     dataset = open_dataset(given.data, given.split)
+    side = load_checkpoint(given.checkpoints[0], "cpu").recipe.image_size
     for path in given.checkpoints:
         net = load_checkpoint(path, "cpu")
+        if net.recipe.image_size != side:
+            raise InputError(
+                f"{path}: reads images of {net.recipe.image_size} pixels, {given.checkpoints[0]} of {side}; "
+                "evaluate them apart and average their --predictions"
+            )
         if layout.split and net.recipe.towers == 1:
             raise InputError(f"{path}: one tower cannot be split over processes; leave --placement out")
         net.refuse_other_classes(dataset, given.data)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import by_hand, error_by_hand, nats_by_hand, write_checkpoint
+from checkpoints import NARROW, by_hand, error_by_hand, nats_by_hand, write_checkpoint
 from running import ROOT, Ended, here, torchrun, write_tree
 
+from alexnet2012 import paper_recipe
 from alexnet2012.data import open_dataset
 from alexnet2012.evaluation.predictions import Predictions
 
@@ -123,6 +124,8 @@ def test_bad_input_is_one_line_and_code_2(tree: Path, nets: list[Path], tmp_path
     for split in ("train", "val"):
         (renamed / split / "class3").rename(renamed / split / "class3b")
     data = ("--data", tree)
+    recipe = paper_recipe(width=NARROW, image_size=240)
+    smaller = write_checkpoint(tmp_path / "smaller.pt", open_dataset(tree, "val"), recipe=recipe)
     kept = [tmp_path / "tree.npz", tmp_path / "other.npz"]
     assert here(EVALUATE, nets[0], *data, *HOW, "--predictions", kept[0]).code == 0
     Predictions(np.eye(7, dtype=np.float32), np.arange(7), ["x"] * 7, 1, "elsewhere").save(kept[1])
@@ -132,6 +135,7 @@ def test_bad_input_is_one_line_and_code_2(tree: Path, nets: list[Path], tmp_path
         ((foreign, *data), f"{foreign}: not a checkpoint of this project"),
         ((nets[0], "--data", other), f"--data {other}: has 6 classes, the checkpoint's net 7"),
         ((nets[0], "--data", renamed), "class 3 is 'class3b', the checkpoint's is 'class3'"),
+        ((nets[0], smaller, *data), f"{smaller}: reads images of 240 pixels"),
         (("--average", *kept), f"{kept[1]}: of another data set"),
         (("--average", cut), f"{cut}: no predictions"),
         (("--average", kept[0], "--weights", 1, 2), "--weights: 2 given for 1"),
