@@ -14,10 +14,19 @@ class Failure(Exception):
     told = False
     met = False
 
+    def __str__(self) -> str:
+        """One line, whatever bytes a name in it has: control characters and what is no UTF-8 are escaped."""
+        return printable(super().__str__())
+
     def by_all(self, tells: bool) -> Failure:
         """The same failure, as all ranks raise it; one of them ``tells``."""
         self.agreed, self.told = True, not tells
         return self
+
+
+def printable(text: str) -> str:
+    """``text`` with every character that does not print in Python's notation: a line break as \\n, ESC as \\x1b."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class InputError(Failure):

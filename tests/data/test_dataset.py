@@ -1,3 +1,4 @@
+import gzip
 import io
 import os
 import pickle
@@ -12,6 +13,7 @@ from PIL import Image
 
 from alexnet2012.data import dataset as module
 from alexnet2012.data import open_dataset
+from alexnet2012.data.pixels import load
 from alexnet2012.errors import InputError
 
 
@@ -111,6 +113,55 @@ def test_fashion_mnist_is_debians_and_begins_with_the_sample():
     assert [full[i] for i in range(0, 1_000, 97)] == [sample[i] for i in range(0, 1_000, 97)]
 
 
+def test_a_directory_called_like_a_data_set_is_reached_by_its_path_alone(monkeypatch, tmp_path):
+    tree(tmp_path / "sample", GOOD)
+    monkeypatch.chdir(tmp_path)
+    assert len(open_dataset("sample", "val")) == 1_000
+    assert len(open_dataset("./sample", "val")) == len(open_dataset(Path("sample"), "val")) == 2
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir], ids=["fifo", "device", "folder"]
+)
+def test_what_is_no_file_is_named_where_an_image_belongs(make, tmp_path):
+    tree(tmp_path, GOOD)
+    (tmp_path / "train/a/x.jpg").unlink()
+    make(tmp_path / "elsewhere")
+    (tmp_path / "train/a/x.jpg").symlink_to("../../elsewhere")
+    with pytest.raises(InputError, match=r"train/a/x.jpg: is no file"):
+        open_dataset(tmp_path, "train")[0]
+
+
+@pytest.mark.parametrize("target", ["c", "nowhere"])
+def test_links_to_nothing_or_to_themselves_are_named(target, tmp_path):
+    tree(tmp_path, GOOD)
+    (tmp_path / "train/a/another.jpg").symlink_to("another.jpg")
+    with pytest.raises(InputError, match=r"another.jpg: cannot be read"):
+        open_dataset(tmp_path, "train")[0]
+    (tmp_path / "train/c").symlink_to(target)
+    assert "train/c: a link to nothing" in refusal(tmp_path)
+
+
+def test_a_name_with_control_characters_makes_one_line(tmp_path):
+    tree(tmp_path, [*GOOD, "train/a/line\nbreak\x1b[31m.jpg"])
+    with pytest.raises(InputError) as caught:
+        load(open_dataset(tmp_path, "train"), 0)
+    assert str(caught.value).isprintable() and r"line\nbreak\x1b[31m.jpg: not a readable" in str(caught.value)
+
+
+def test_a_damaged_idx_file_is_named(monkeypatch, tmp_path):
+    for file in module.SAMPLE.glob("t10k*.gz"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(module, "DEBIAN_FASHION_MNIST", tmp_path)
+    assert len(open_dataset("fashion-mnist", "val")) == 1_000
+    for damage in (lambda content: content[:-99], lambda content: b"", lambda content: gzip.compress(b"IDX")):
+        for name in ("t10k-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz"):
+            whole = (tmp_path / name).read_bytes()
+            (tmp_path / name).write_bytes(damage(whole))
+            assert f"{name}: damaged" in refusal("fashion-mnist", "val")
+            (tmp_path / name).write_bytes(whole)
+
+
 def offline(*_args, **_settings):
     raise urllib.error.URLError("no route")
 
@@ -122,6 +173,20 @@ def test_sets_that_cannot_be_had_say_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", offline)
     assert "apt install dataset-fashion-mnist" in refusal("fashion-mnist")
     assert "cifar-10-python.tar.gz" in refusal("cifar10", "val")
+
+
+@pytest.mark.parametrize("existing", ["", "data", "data/cifar10"])
+def test_a_failed_download_leaves_no_empty_folder(existing, monkeypatch, tmp_path):
+    def download(root, **_settings):
+        (root / "raw").mkdir(parents=True)
+        raise urllib.error.URLError("no route")
+
+    (tmp_path / existing).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", download)
+    assert "no route" in refusal("cifar10")
+    kept = {"": [], "data": ["data"], "data/cifar10": ["data", "data/cifar10", "data/cifar10/raw"]}[existing]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == kept
 
 
 def test_cifar10_is_torchvisions(monkeypatch):

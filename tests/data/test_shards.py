@@ -17,7 +17,7 @@ import webdataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from alexnet2012.data.shards import INDEX, ShardDataset, ShardWriter
+from alexnet2012.data.shards import FILES, INDEX, ShardDataset, ShardWriter, seal
 from alexnet2012.data.statistics import Sums
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation.predictions import fingerprint
@@ -49,7 +49,7 @@ def write_set(directory: Path, images_per_shard: int = 4) -> Path:
         np.save(directory / f"{split}-index.npy", index)
         splits[split] = {"images": len(IMAGES), "shards": shards}
     (directory / "manifest.json").write_text(
-        json.dumps({"settings": {"classes": 3}, "splits": splits, "unreadable": []})
+        json.dumps({"settings": {"classes": 3}, "splits": splits, "unreadable": [], "repaired": {}})
     )
     classes = [{"wnid": f"n0{k}", "words": word} for k, word in enumerate(["tench, Tinca tinca", "crane", "crane"])]
     (directory / "classes.json").write_text(json.dumps(classes))
@@ -127,7 +127,7 @@ def test_few_shards_stay_open(prepared: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
 
 
-def test_a_million_images_open_without_reading_the_index(prepared: Path) -> None:
+def test_a_million_images_open_without_taking_the_index_into_memory(prepared: Path) -> None:
     entries = 1_000_000
     index = np.zeros(entries, INDEX)
     index[-1] = np.load(prepared / "train-index.npy")[0]
@@ -135,12 +135,66 @@ def test_a_million_images_open_without_reading_the_index(prepared: Path) -> None
     manifest = json.loads((prepared / "manifest.json").read_text())
     manifest["splits"]["train"]["images"] = entries
     (prepared / "manifest.json").write_text(json.dumps(manifest))
+    seal_files(prepared)
     tracemalloc.start()
     dataset = ShardDataset(prepared, "train")
     assert len(dataset) == entries and dataset[entries - 1] == IMAGES[0][1:]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2**20  # the index has 20 MB
+
+
+def seal_files(prepared: Path) -> None:
+    """As today's preparation does."""
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    manifest["files"] = {name: seal(prepared / name) for name in FILES}
+    (prepared / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", ["train-index.npy", "classes.json", "statistics.npz"])
+def test_files_other_than_the_manifest_says_are_named(name: str, prepared: Path) -> None:
+    seal_files(prepared)
+    path, content = prepared / name, bytearray((prepared / name).read_bytes())
+    assert ShardDataset(prepared, "train").statistics.images == 1
+    content[-30] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}: its checksum is not the manifest's"):
+        _ = ShardDataset(prepared, "train").statistics
+    _ = ShardDataset(prepared, "val").labels if name == "train-index.npy" else None  # not its index
+
+
+@pytest.mark.parametrize(("label", "said"), [(-1, "labels from -1 to 2"), (3, "labels from 0 to 3, of 3;")])
+def test_labels_out_of_range_are_refused_at_opening(label: int, said: str, prepared: Path) -> None:
+    edit_index(prepared, "label", label)
+    with pytest.raises(InputError, match=f"train-index.npy: {said}"):
+        ShardDataset(prepared, "train")
+
+
+def change(manifest: dict, *keys: object, value: object) -> None:
+    for key in keys[:-1]:
+        manifest = manifest[key]  # type: ignore[index]
+    manifest[keys[-1]] = value  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "said"),
+    [
+        (["splits"], [], "'splits'. is list, not dict"),
+        (["splits", "train", "images"], "ten", "'images'. is 'ten'"),
+        (["splits", "train", "shards", 0], None, "'shards'..0. is NoneType"),
+        (["splits", "train", "shards", 0, "bytes"], -1, "'bytes'. is '-1'"),
+        (["splits", "train", "shards", 0, "name"], "../x.tar", "'name'. is '../x.tar'"),
+        (["settings", "classes"], True, "'classes'. is 'True'"),
+        (["unreadable"], ["test/x"], "'unreadable'..0. is 'test/x'"),
+        (["files"], {"classes.json": 7}, "'classes.json'. is int"),
+    ],
+)
+def test_a_manifest_of_other_types_is_named(keys: list, value: object, said: str, prepared: Path) -> None:
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    change(manifest, *keys, value=value)
+    (prepared / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=f"manifest.json: cannot be read .*{said}"):
+        ShardDataset(prepared, "train")
 
 
 def edit_index(prepared: Path, field: str, value: int) -> None:

@@ -5,6 +5,7 @@ from PIL import Image
 from alexnet2012.data.dataset import ArrayDataset, open_dataset
 from alexnet2012.data.pixels import decode
 from alexnet2012.data.statistics import Statistics, Sums, measure
+from alexnet2012.errors import InputError
 
 
 def colored(count: int) -> ArrayDataset:
@@ -79,7 +80,32 @@ def test_saved_statistics_load_as_they_were(tmp_path):
 
 def test_objects_are_not_loaded(tmp_path):
     np.savez(tmp_path / "statistics.npz", **{name: np.array([{}]) for name in Statistics.__dataclass_fields__})
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(InputError, match=r"statistics.npz: cannot be read \(mean is of type"):
+        Statistics.load(tmp_path / "statistics.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("mean", np.zeros((256, 256)), "mean has shape"),
+        ("mean", np.zeros((256, 255, 3)), "mean has shape"),
+        ("mean", np.full((2, 2, 3), np.nan), "mean has values from nan"),
+        ("mean", np.full((2, 2, 3), 256.0), "mean has values from 256"),
+        ("mean", np.zeros((2, 2, 3), np.int64), "mean is of type int64"),
+        ("eigenvalues", np.array([3.0, 2.0, -1.0]), "eigenvalues has values from -1"),
+        ("eigenvalues", np.array([3.0, 2.0, 1.5]), "eigenvectors are not those of the covariance"),
+        ("images", np.array(-1), "images has values from -1"),
+        ("images", np.array([1]), "images has shape"),
+    ],
+)
+def test_statistics_that_no_images_have_are_refused(name, value, said, tmp_path):
+    variances = np.array([3.0, 2.0, 1.0])
+    good = {"mean": np.zeros((2, 2, 3)), "covariance": np.diag(variances), "eigenvalues": variances}
+    good |= {"eigenvectors": np.eye(3), "images": np.array(5)}
+    np.savez(tmp_path / "statistics.npz", **good)
+    assert Statistics.load(tmp_path / "statistics.npz").images == 5
+    np.savez(tmp_path / "statistics.npz", **good | {name: value})
+    with pytest.raises(InputError, match=f"statistics.npz: cannot be read .*{said}"):
         Statistics.load(tmp_path / "statistics.npz")
 
 

@@ -26,7 +26,7 @@ from alexnet2012.data import open_dataset, preparation, preparation_verify, prep
 from alexnet2012.data.imagenet_source import OFFICIAL, open_source
 from alexnet2012.data.pixels import decode
 from alexnet2012.data.preparation import Settings, prepare
-from alexnet2012.data.shards import ShardDataset, read_manifest
+from alexnet2012.data.shards import FILES, ShardDataset, read_manifest
 from alexnet2012.data.statistics import Statistics
 from alexnet2012.errors import InputError
 from alexnet2012.recipe import COLORS_2014
@@ -79,7 +79,10 @@ def test_every_layout_and_any_number_of_workers_give_the_same_bytes(
             "wnid": ilsvrc.WNIDS[3],
             "words": "Chihuahua",
         }
-        ours["classes.json"] = theirs["classes.json"]
+        manifests = [read_manifest(directory) for directory in (tmp_path / "set", prepared)]
+        assert len({manifest["files"].pop("classes.json")["sha256"] for manifest in manifests}) == 2
+        assert manifests[0] == manifests[1]
+        ours |= {name: theirs[name] for name in ("classes.json", "manifest.json")}
     assert ours == theirs
     assert sum(name.startswith("train-0") for name in ours) == 7
 
@@ -152,6 +155,67 @@ def test_killed_ten_times_and_run_again_gives_the_same_bytes(archives: Path, tmp
     assert contents(run(archives, out, settings)) == whole
 
 
+@pytest.fixture(scope="module")
+def unfinished(archives: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All shards made, the rest not yet."""
+    out = shutil.copytree(prepared, tmp_path_factory.mktemp("unfinished") / "set")
+    for name in (*FILES, "manifest.json"):
+        (out / name).unlink()
+    (out / ".preparation").mkdir()
+    source = open_source(archives)
+    (out / ".preparation/settings.json").write_text(json.dumps(preparation.describe(source, SETTINGS)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation_workers, "_images", multiprocessing.Value("q", 0))
+        for shard in preparation.plan_shards(source, out, SETTINGS):
+            preparation.make_shard(shard)
+    return out
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def other_record(path: Path) -> None:
+    shutil.copy(path.with_name("train-000006.npz"), path)  # of fewer images
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("val-000001.tar", truncate),
+        ("val-000001.tar", Path.unlink),
+        (".preparation/train-000002.npz", truncate),
+        (".preparation/train-000002.npz", pipe),
+        (".preparation/train-000002.npz", other_record),
+        (".preparation/train-000002.npz", lambda path: path.write_bytes(b"")),
+        (".preparation/train-000002.npz", lambda path: np.savez(path, rows=np.zeros(9))),
+    ],
+)
+def test_a_damaged_shard_or_record_is_made_anew(
+    name: str, damage: Callable[[Path], object], unfinished: Path, archives: Path, prepared: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(unfinished, tmp_path / "set")
+    damage(out / name)
+    made = [shard.path for shard in preparation.plan_shards(open_source(archives), out, SETTINGS) if shard.made]
+    assert len(made) == 9 and out / Path(name).with_suffix(".tar").name not in made
+    assert contents(run(archives, out, workers=1)) == contents(prepared)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"[" * 100_000, b'{"size": \xff}'])
+def test_damaged_settings_of_a_preparation_are_named(
+    content: bytes, archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".preparation").mkdir()
+    (tmp_path / ".preparation/settings.json").write_bytes(content)
+    assert main([str(archives), "--out", str(tmp_path)]) == 2
+    assert_matches(r"settings.json: cannot be read .*; delete the set and prepare it again", one_line(capsys))
+
+
 def test_a_killed_worker_is_said_in_one_line() -> None:
     with pytest.raises(InputError, match="a worker was killed"):
         list(preparation_workers.run(os._exit, [1], 1, lambda images: None))
@@ -188,11 +252,11 @@ def test_a_finished_set_that_has_lost_a_part_says_so(
     assert main([str(archives), "--out", str(out)]) == 2
     assert_matches(r"val-000000.tar: cannot be read", one_line(capsys))
     (out / "classes.json").write_text("[]")
-    with pytest.raises(InputError, match=r"classes.json: 0 classes, not 10"):
+    with pytest.raises(InputError, match=r"classes.json: its checksum is not the manifest's"):
         ShardDataset(out, "train")
     (out / "manifest.json").write_text("{}")
     assert main([str(archives), "--out", str(out)]) == 2
-    assert_matches(r"manifest.json: not a whole manifest", one_line(capsys))
+    assert_matches(r"manifest.json: cannot be read .it has no 'settings'", one_line(capsys))
 
 
 def test_command_verifies_and_reports(archives: Path, commanded: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,6 +316,13 @@ def change_statistics(out: Path) -> None:
     statistics.save(out / "statistics.npz")
 
 
+def unseal(out: Path) -> None:
+    """As a set was before the manifest had checksums of more than the shards: verifying alone finds a change then."""
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["files"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+
+
 @pytest.mark.parametrize(
     ("damage", "failing"),
     [
@@ -272,6 +343,7 @@ def test_verify_names_what_does_not_hold(
     out = tmp_path / "set"
     shutil.copytree(commanded, out)
     damage(out)
+    unseal(out)
     assert main([str(archives), "--out", str(out), "--verify"]) == 2
     assert_matches("does not hold what it should", one_line(capsys))
     report = json.loads((out / "verify.json").read_text())
@@ -290,6 +362,14 @@ def remove(name: str) -> Callable[[Path], None]:
     return lambda source: (source / name).unlink()
 
 
+def replaced_by_a_folder(name: str) -> Callable[[Path], None]:
+    def damage(source: Path) -> None:
+        (source / name).unlink()
+        (source / name).mkdir()
+
+    return damage
+
+
 def cut(name: str, share: float) -> Callable[[Path], None]:
     """Cut an archive to a share of its length, rounded to tar's blocks: as an interrupted download may leave it."""
 
@@ -303,6 +383,59 @@ def cut_between_classes(source: Path) -> None:
     with tarfile.open(source / TRAIN) as tar:
         end = tar.getmembers()[6].offset
     os.truncate(source / TRAIN, end)
+
+
+def edit_archive(name: str, change: Callable[[tarfile.TarInfo], bytes]) -> Callable[[Path], None]:
+    """Rewrite an archive with the header of its third member changed, its checksum right."""
+
+    def damage(source: Path) -> None:
+        content = (source / name).read_bytes()
+        with tarfile.open(source / name) as tar:
+            member = tar.getmembers()[2]
+        place = member.offset
+        (source / name).write_bytes(content[:place] + change(member) + content[member.offset_data :])
+
+    return damage
+
+
+def resized(name: str, size: int) -> Callable[[Path], None]:
+    return edit_archive(name, lambda member: with_size(member, size))
+
+
+def with_size(member: tarfile.TarInfo, size: int) -> bytes:
+    member.size = size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def of_type(kind: bytes) -> Callable[[tarfile.TarInfo], bytes]:
+    def change(member: tarfile.TarInfo) -> bytes:
+        header = bytearray(member.tobuf(tarfile.USTAR_FORMAT))
+        header[156:157] = kind
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        return bytes(header)
+
+    return change
+
+
+def named(name: str) -> Callable[[tarfile.TarInfo], bytes]:
+    return lambda member: member.replace(name=name).tobuf(tarfile.USTAR_FORMAT)
+
+
+def after(*headers: bytes) -> Callable[[tarfile.TarInfo], bytes]:
+    """Further headers before the member's own."""
+    return lambda member: b"".join(headers) + member.tobuf(tarfile.USTAR_FORMAT)
+
+
+def extension(kind: bytes, content: bytes = b"", size: int | None = None) -> bytes:
+    info = tarfile.TarInfo("extension")
+    info.type, info.size = kind, len(content) if size is None else size
+    return info.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
+
+
+def two_in_one_file(source: Path) -> None:
+    content = (source / VAL).read_bytes()
+    (source / VAL).write_bytes(content + content)
 
 
 def overwrite_header(source: Path) -> None:
@@ -370,6 +503,21 @@ def cut_class_tar(source: Path) -> None:
         (cut_class_tar, rf"{TRAIN}: cut short or damaged at byte"),
         (devkit_of(**{GROUND_TRUTH: b"77\n" * 20}), rf"{DEVKIT}: damaged, or not"),
         (shutil.rmtree, r"no such directory"),
+        (resized(VAL, 2**62), rf"{VAL}: cut short or damaged at byte \d+"),
+        (resized(TRAIN, 2**40), rf"{TRAIN}: cut short or damaged at byte \d+"),
+        (resized(VAL, -1024), rf"{VAL}: cut short or damaged at byte \d+"),
+        (edit_archive(VAL, of_type(b"3")), rf"{VAL}: ILSVRC2012_val_00000003.JPEG is neither a file nor a directory"),
+        (edit_archive(TRAIN, of_type(b"2")), rf"{TRAIN}: n.*tar is a link"),
+        (edit_archive(VAL, of_type(b"S")), rf"{VAL}: ILSVRC2012_val_00000003.JPEG is neither a file nor a directory"),
+        (edit_archive(VAL, named("ILSVRC2012_val_00000003")), rf"{VAL}: ILSVRC2012_val_00000003 is none of .jpeg"),
+        (edit_archive(TRAIN, named("n01440764")), rf"{TRAIN}: n01440764 is none of .tar"),
+        (edit_archive(VAL, after(extension(b"L", size=2**40))), rf"{VAL}: cut short or damaged at byte \d+"),
+        (edit_archive(VAL, after(extension(b"x", b"9999 path=a\n"))), rf"{VAL}: cut short or damaged at byte \d+"),
+        (edit_archive(VAL, after(extension(b"x", b"13 size=-512\n"))), rf"{VAL}: cut short or damaged at byte \d+"),
+        (edit_archive(VAL, after(extension(b"x", b"22 GNU.sparse.major=1\n", 22))), rf"{VAL}: .* is neither a file"),
+        (two_in_one_file, rf"{VAL}: goes on behind its end at byte \d+"),
+        (replaced_by_a_folder(VAL), rf"{VAL}: is no file"),
+        (replaced_by_a_folder(DEVKIT), rf"{DEVKIT}: is no file"),
     ],
 )  # fmt: skip
 def test_bad_archives_are_named_in_one_line(
@@ -381,6 +529,14 @@ def test_bad_archives_are_named_in_one_line(
     assert main([str(source), "--out", str(tmp_path / "set")]) == 2
     assert_matches(says, one_line(capsys))
     assert not (tmp_path / "set").exists()
+
+
+def test_long_names_and_thousands_of_their_headers_are_read(archives: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(archives, tmp_path / "source")
+    edit_archive(
+        VAL, after(extension(b"L", b"unused\0") * 3_000, extension(b"x", b"39 path=a/ILSVRC2012_val_00000003.JPEG\n"))
+    )(source)
+    assert open_source(source).fingerprint() == open_source(archives).fingerprint()
 
 
 def two_of_one_name(source: Path) -> None:
@@ -431,6 +587,24 @@ def no_words(source: Path) -> None:
     (source / "LOC_synset_mapping.txt").write_bytes(b"n01440764 \xff\n")
 
 
+def words_of(content: str) -> Callable[[Path], None]:
+    """Kaggle's tables, that of the words with this content."""
+
+    def damage(source: Path) -> None:
+        ilsvrc._write_tables(source, ilsvrc.images())
+        (source / "LOC_synset_mapping.txt").write_text(content)
+
+    return damage
+
+
+def loop(source: Path) -> None:
+    (source / "train" / "n09999999").symlink_to("n09999999")
+
+
+def pipe_in_class(source: Path) -> None:
+    os.mkfifo(source / "train" / ilsvrc.WNIDS[0] / "pipe.JPEG")
+
+
 def no_table(source: Path) -> None:
     (source / "LOC_val_solution.csv").write_text("wrong\n1\n")
 
@@ -448,6 +622,13 @@ def no_table(source: Path) -> None:
         (class_linked_to_nothing, "n00000001: a link to nothing"),
         (two_rows, r"LOC_val_solution.csv: ILSVRC2012_val_00000001 has two rows"),
         (no_words, r"LOC_synset_mapping.txt: not Kaggle's table of words"),
+        (words_of(""), r"LOC_synset_mapping.txt: is empty"),
+        (words_of("\n \n"), r"LOC_synset_mapping.txt: is empty"),
+        (words_of("n01440764 tench\nn01443537 \n"), r"LOC_synset_mapping.txt: has a line without words"),
+        (words_of("n01440764 tench\nn01440764 crane\n"), r"LOC_synset_mapping.txt: has a line .* a class twice"),
+        (words_of("n01440764 tench\n"), r"LOC_synset_mapping.txt: lists 1 classes, the training images have 10"),
+        (loop, "n09999999: a link to nothing"),
+        (pipe_in_class, "pipe.JPEG: a link to nothing, or no file"),
         (no_table, "LOC_val_solution.csv: not Kaggle's table"),
     ],
 )

@@ -17,7 +17,7 @@ from alexnet2012.benchmark.contest import Figure, Seconds, beside, contest
 from alexnet2012.benchmark.photographs import prepared_and_files
 from alexnet2012.benchmark.stepping import inputs, our_step, trained
 from alexnet2012.data import TrainingPlan, open_dataset
-from alexnet2012.data.shards import MANIFEST
+from alexnet2012.data.shards import MANIFEST, read_manifest, seal
 from alexnet2012.distributed import open_layout
 from alexnet2012.network import AlexNet
 from alexnet2012.recipe import paper_recipe
@@ -79,15 +79,13 @@ def enlarge(prepared: Path, directory: Path, images: int) -> None:
     for path in prepared.iterdir():
         if not (directory / path.name).exists():
             (directory / path.name).symlink_to(path)
-    manifest = json.loads((prepared / MANIFEST).read_text())
+    manifest, index = read_manifest(prepared), directory / "train-index.npy"
+    for path in (directory / MANIFEST, index):
+        path.unlink()
+    np.save(index, np.resize(np.load(prepared / index.name), images))
     manifest["splits"]["train"]["images"] = images
-    index = np.resize(np.load(prepared / "train-index.npy"), images)
-    for name, write in (
-        (MANIFEST, lambda path: path.write_text(json.dumps(manifest))),
-        ("train-index.npy", lambda path: np.save(path, index)),
-    ):
-        (directory / name).unlink()
-        write(directory / name)
+    manifest["files"][index.name] = seal(index)
+    (directory / MANIFEST).write_text(json.dumps(manifest))
 
 
 def opened(directory: str, images: int) -> tuple[float, float]:

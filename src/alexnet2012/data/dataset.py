@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gzip
 import io
 import os
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet2012.core.guarded_files import open_file, read_bytes
 from alexnet2012.data.class_names import in_words
 from alexnet2012.data.pixels import HELD_BYTES, HELD_SIDE, HeldImages
 from alexnet2012.data.statistics import Statistics, measure
 from alexnet2012.errors import InputError
 
+LOST_LINK = "a link to nothing, or no file; restore what it points at, or remove it"
 SUFFIXES = (b".jpeg", b".jpg", b".png")  # of images, in any case
+IMAGE_BYTES, IDX_BYTES = 2**28, 2**28  # at most: an image's file, and a file of Fashion-MNIST, which has 47 MB unpacked
 SAMPLE = Path(__file__).parent / "sample"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FASHION_CLASSES = (
@@ -129,10 +134,7 @@ class TreeDataset(Dataset):
         return self.directory / self.folders[self.labels[index]] / os.fsdecode(name)
 
     def encoded(self, index: int) -> bytes:
-        try:
-            return self.path(index).read_bytes()
-        except OSError as error:
-            raise InputError(f"{self.path(index)}: cannot be read ({error.strerror})") from error
+        return read_bytes(self.path(index), IMAGE_BYTES)
 
     def name(self, index: int) -> str:
         return str(self.path(index))
@@ -142,7 +144,7 @@ class TreeDataset(Dataset):
 
 
 def open_dataset(data: str | Path, split: str) -> Dataset:
-    """Open a split, ``train`` or ``val``, of ``sample``, ``fashion-mnist``, ``cifar10`` or a directory.
+    """Open a split, ``train`` or ``val``, of one of ``DATASETS`` by its name, or of a directory: ``./sample`` is one.
 
     A directory holds prepared shards, or ``train/<class>/*`` and ``val/<class>/*`` (.JPEG, .jpg, .png); where there
     is no ``val/``, ``test/`` is taken for it.
@@ -150,41 +152,74 @@ def open_dataset(data: str | Path, split: str) -> Dataset:
     """
     if split not in ("train", "val"):
         raise InputError(f"split {split}: must be train or val")
-    if str(data) == "sample":
-        return _open_idx(SAMPLE, split)
-    if str(data) == "fashion-mnist" and DEBIAN_FASHION_MNIST.is_dir():
-        return _open_idx(DEBIAN_FASHION_MNIST, split)
-    if str(data) == "fashion-mnist":
-        return _open_torchvision("fashion-mnist", "FashionMNIST", split, "apt install dataset-fashion-mnist")
-    if str(data) == "cifar10":
-        return _open_torchvision("cifar10", "CIFAR10", split, "put cifar-10-python.tar.gz into data/cifar10")
+    if isinstance(data, str) and data in DATASETS:
+        return DATASETS[data](split)
     return _open_directory(Path(data), split)
 
 
 def _open_idx(directory: Path, split: str) -> Dataset:
-    """Fashion-MNIST in its own format, IDX: big-endian sizes, then bytes."""
+    """Fashion-MNIST in its own format."""
     prefix = directory / ("train" if split == "train" else "t10k")
-    with gzip.open(f"{prefix}-images-idx3-ubyte.gz") as file:
-        pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)
-    with gzip.open(f"{prefix}-labels-idx1-ubyte.gz") as file:
-        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    origin = f"{prefix}-images-idx3-ubyte.gz"
+    pixels, labels = _read_idx(Path(origin), 3), _read_idx(Path(f"{prefix}-labels-idx1-ubyte.gz"), 1)
+    if len(pixels) != len(labels) or pixels.shape[1:] != (28, 28) or labels.max(initial=0) >= len(FASHION_CLASSES):
+        raise InputError(f"{origin}: damaged (its images are not those of its labels); install it again")
     training = None if split == "train" else partial(_open_idx, directory, "train")
-    return ArrayDataset(pixels, labels, list(FASHION_CLASSES), f"{prefix}-images-idx3-ubyte.gz", training)
+    return ArrayDataset(pixels, labels, list(FASHION_CLASSES), origin, training)
 
 
-def _open_torchvision(name: str, kind: str, split: str, advice: str) -> Dataset:
+def _read_idx(path: Path, axes: int) -> NDArray[np.uint8]:
+    """The array of a packed IDX file: a word of type, a word a size, all big-endian; then bytes."""
+    try:
+        with open_file(path) as packed, gzip.GzipFile(fileobj=packed) as file:
+            content = file.read(IDX_BYTES)
+        _, *sizes = np.frombuffer(content, ">i4", 1 + axes).tolist()
+        return np.frombuffer(content, np.uint8, offset=4 * (1 + axes)).reshape(sizes)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputError(f"{path}: damaged ({error}); install it again") from error
+
+
+def _open_fashion_mnist(split: str) -> Dataset:
+    """Debian's, or torchvision's."""
+    if DEBIAN_FASHION_MNIST.is_dir():
+        return _open_idx(DEBIAN_FASHION_MNIST, split)
+    return _open_torchvision("fashion-mnist", "FashionMNIST", "apt install dataset-fashion-mnist", split)
+
+
+def _open_torchvision(name: str, kind: str, advice: str, split: str) -> Dataset:
     """A data set of torchvision's in ``data/<name>``, downloaded if absent."""
     from torchvision import datasets
 
     root = Path("data") / name
     try:  # CIFAR-10 comes as pickles: torchvision loads them only when their md5 is the published one
-        images = getattr(datasets, kind)(root, train=split == "train", download=True)
-    except (OSError, RuntimeError) as error:
+        with _leaving_no_empty_folder(root):
+            images = getattr(datasets, kind)(root, train=split == "train", download=True)
+    except Exception as error:  # of the network, or of torchvision's readers
         reason = " ".join(str(error).split())
         raise InputError(f"{name}: not in {root}, and cannot be downloaded ({reason}); {advice}") from error
-    training = None if split == "train" else partial(_open_torchvision, name, kind, "train", advice)
+    training = None if split == "train" else partial(_open_torchvision, name, kind, advice, "train")
     pixels, labels = np.asarray(images.data), np.asarray(images.targets)
     return ArrayDataset(pixels, labels, list(images.classes), f"{name} {split}", training)
+
+
+@contextlib.contextmanager
+def _leaving_no_empty_folder(root: Path) -> Iterator[None]:
+    """On an error, remove what is empty of the folders made since, ``root`` and its parent among them."""
+    made = next((folder for folder in (root.parent, root) if not folder.exists()), None)
+    try:
+        yield
+    except BaseException:
+        for folder, _, _ in os.walk(made, topdown=False) if made else ():
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
+        raise
+
+
+DATASETS: dict[str, Callable[[str], Dataset]] = {
+    "sample": partial(_open_idx, SAMPLE),
+    "fashion-mnist": _open_fashion_mnist,
+    "cifar10": partial(_open_torchvision, "cifar10", "CIFAR10", "put cifar-10-python.tar.gz into data/cifar10"),
+}
 
 
 def _open_directory(directory: Path, split: str) -> Dataset:
@@ -213,21 +248,36 @@ def _class_names(directory: Path) -> list[str]:
     """The class folders of one split, sorted."""
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; the data must hold train/<class>/ and val/<class>/")
-    with os.scandir(directory) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    with naming_unreadable(directory), os.scandir(directory) as entries:
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
     if not names:
         raise InputError(f"{directory}: no class folders; data_prep/prepare_imagenet.py reads ImageNet's other layouts")
     return names
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    if entry.is_symlink() and not Path(entry.path).exists():  # a loop too
+        raise InputError(f"{entry.path}: {LOST_LINK}")
+    return entry.is_dir()
+
+
 def _image_names(directory: Path) -> list[bytes]:
     """The image files of one class, sorted; folders, hidden files and other suffixes are ignored.
 
-    A link to nothing counts: reading it names it.
+    A link to nothing, or to what is no file, counts: reading it names it.
     """
-    with os.scandir(os.fsencode(directory)) as entries:
+    with naming_unreadable(directory), os.scandir(os.fsencode(directory)) as entries:
         images = (entry for entry in entries if entry.name.lower().endswith(SUFFIXES) and entry.name[:1] != b".")
-        names = sorted(entry.name for entry in images if not entry.is_dir())
+        names = sorted(entry.name for entry in images if not entry.is_dir(follow_symlinks=False))
     if not names:
         raise InputError(f"{directory}: no .JPEG, .jpg or .png file in this class folder")
     return names
+
+
+@contextlib.contextmanager
+def naming_unreadable(path: Path) -> Iterator[None]:
+    """Raises InputError for a directory that cannot be listed."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error

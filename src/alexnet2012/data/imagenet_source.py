@@ -6,21 +6,23 @@ Archives are never unpacked: an image is a range of bytes in a file, whether its
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import os
-import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from scipy.io import loadmat
 
+from alexnet2012.core.guarded_files import is_file, open_file, read_bytes
+from alexnet2012.data.archive import Member, members
 from alexnet2012.data.class_names import in_words
+from alexnet2012.data.dataset import LOST_LINK
 from alexnet2012.errors import InputError
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
@@ -33,7 +35,7 @@ MD5 = {  # of the official archives
 OFFICIAL = {"train": 1_281_167, "val": 50_000, "classes": 1_000}  # images, images, classes of ILSVRC-2012
 SUFFIXES = (".jpeg", ".jpg", ".png")  # of images, in any case
 TREES = (".", "ILSVRC/Data/CLS-LOC")  # where train/ and val/ may lie: as extracted, Kaggle's
-LOST_LINK = "a link to nothing; restore what it points at, or remove it"
+DEVKIT_BYTES, TABLE_BYTES = 2**26, 2**28  # at most, unpacked: the devkit has 4 MB, Kaggle's table 5 MB
 KEY_BYTES = 96  # what the header of a tar's member holds, less the suffix
 
 
@@ -93,6 +95,7 @@ class Truth:
     origin: Path
     validation: dict[str, str]  # key -> wnid
     words: dict[str, str]  # wnid -> words
+    named_in: Path  # the file of the words
 
 
 def open_source(directory: str | Path) -> Source:
@@ -101,15 +104,15 @@ def open_source(directory: str | Path) -> Source:
     if not directory.is_dir():
         what = "not a directory" if directory.exists() else "no such directory"
         raise InputError(f"{directory}: {what}; SOURCE holds the archives, or train/ and val/")
-    truth = _read_devkit(directory) or _read_kaggle(directory) or Truth(directory, {}, {})
     try:
+        truth = _read_devkit(directory) or _read_kaggle(directory) or Truth(directory, {}, {}, directory)
         train, val = list(_training_files(directory)), _label(_validation_files(directory), truth)
     except OSError as error:
         raise InputError(f"{error.filename or directory}: cannot be read ({error.strerror})") from error
     wnids = sorted({file.wnid for file in train})
     if truth.words and (different := sorted(truth.words.keys() ^ set(wnids))):
         raise InputError(
-            f"{truth.origin}: lists {len(truth.words)} classes, the training images have {len(wnids)}; only one has "
+            f"{truth.named_in}: lists {len(truth.words)} classes, the training images have {len(wnids)}; only one has "
             f"{different[0]}: the wrong devkit, or training images are missing"
         )
     if strangers := {file.wnid for file in val} - set(wnids):
@@ -140,10 +143,11 @@ def _in_order(files: list[File]) -> list[File]:
 
 def _training_files(directory: Path) -> Iterator[File]:
     archive = directory / TRAIN
-    if archive.is_file():
-        for name, offset, length in _tar_members(archive):
-            if name.suffix == ".tar" and not name.name.startswith("."):
-                yield from _tar_images(archive, offset, offset + length, wnid=name.stem)
+    if is_file(archive):
+        with open_file(archive) as file:
+            for member in _plain(members(file, archive), archive, (".tar",)):
+                end = member.offset + member.length
+                yield from _archived_images(file, archive, member.offset, end, wnid=member.name.stem)
     else:
         for folder in _subfolders(_find_tree(directory, "train", TRAIN)):
             yield from _folder_images(folder, wnid=folder.name)
@@ -151,8 +155,9 @@ def _training_files(directory: Path) -> Iterator[File]:
 
 def _validation_files(directory: Path) -> Iterator[File]:
     archive = directory / VAL
-    if archive.is_file():
-        yield from _tar_images(archive)
+    if is_file(archive):
+        with open_file(archive) as file:
+            yield from _archived_images(file, archive)
     else:
         tree = _find_tree(directory, "val", VAL)
         yield from _folder_images(tree)
@@ -180,46 +185,32 @@ def _folder_images(folder: Path, wnid: str = "") -> Iterator[File]:
         for entry in entries:
             if entry.is_dir() and wnid and not entry.name.startswith("."):
                 raise InputError(f"{entry.path}: a folder within a class; move its images up, or remove it")
-            if not _is_image(name := PurePosixPath(entry.name)) or entry.is_dir():
+            name = PurePosixPath(entry.name)
+            if name.suffix.lower() not in SUFFIXES or name.name.startswith(".") or entry.is_dir():
                 continue
             if not entry.is_file():
                 raise InputError(f"{entry.path}: {LOST_LINK}")
             yield File(name.stem, wnid, entry.path, 0, entry.stat().st_size)
 
 
-def _tar_images(archive: Path, start: int = 0, stop: int | None = None, wnid: str = "") -> Iterator[File]:
-    path = str(archive)
-    for name, offset, length in _tar_members(archive, start, stop):
-        if _is_image(name):
-            yield File(name.stem, wnid, path, offset, length)
+def _archived_images(
+    file: BinaryIO, path: Path, start: int = 0, stop: int | None = None, wnid: str = ""
+) -> Iterator[File]:
+    for member in _plain(members(file, path, start, stop), path, SUFFIXES):
+        yield File(member.name.stem, wnid, str(path), member.offset, member.length)
 
 
-def _is_image(name: PurePosixPath) -> bool:
-    return name.suffix.lower() in SUFFIXES and not name.name.startswith(".")
-
-
-def _tar_members(path: Path, start: int = 0, stop: int | None = None) -> Iterator[tuple[PurePosixPath, int, int]]:
-    """(name, offset, length) of each file in the tar between two bytes of ``path``; offsets count from byte 0.
-
-    Raises InputError with the offset where the archive is damaged or, cut short, lacks its end.
-    """
-    with path.open("rb") as file:
-        file.seek(start)
-        end = start
-        with suppress(tarfile.TarError, OverflowError, ValueError), tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                end = tar.offset
-                if stop is not None and end >= stop:
-                    break  # past its own end, which it lacks
-                if member.islnk() or member.issym():
-                    raise InputError(f"{path}: {member.name} is a link; put its file in the archive")
-                if member.isfile():
-                    yield PurePosixPath(member.name), member.offset_data, member.size
-        file.seek(end)
-        whole = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)  # tarfile takes garbage for the end, too
-        if not whole or (stop is not None and end >= stop):
-            size = path.stat().st_size
-            raise InputError(f"{path}: cut short or damaged at byte {min(end, size)} of {size}; download it again")
+def _plain(listed: Iterator[Member], path: Path, suffixes: tuple[str, ...]) -> Iterator[Member]:
+    """Members that are files with one of ``suffixes``; hidden ones are left out. Raises InputError naming any other."""
+    for member in listed:
+        if member.odd:
+            raise InputError(f"{path}: {member.name} is {member.odd}; put its file in the archive")
+        if member.name.name.startswith("."):
+            continue
+        if member.name.suffix.lower() not in suffixes:
+            expected = ", ".join(suffixes)
+            raise InputError(f"{path}: {member.name} is none of {expected}; rename it, or take it out of the archive")
+        yield member
 
 
 def _label(files: Iterator[File], truth: Truth) -> list[File]:
@@ -240,48 +231,63 @@ def _label(files: Iterator[File], truth: Truth) -> list[File]:
 def _read_devkit(directory: Path) -> Truth | None:
     """The devkit, packed or not. It numbers the classes in an order of its own, not that of the sorted wnids."""
     archive, folder = directory / DEVKIT, directory / DEVKIT.removesuffix(".tar.gz") / "data"
-    if not archive.is_file() and not folder.is_dir():
+    packed = is_file(archive)
+    if not packed and not folder.is_dir():
         return None
-    origin = archive if archive.is_file() else folder
+    origin = archive if packed else folder
     try:
-        if origin == archive:
-            meta, truth = _read_members(archive, "meta.mat", GROUND_TRUTH)
+        if packed:
+            meta, truth = _read_packed(archive, "meta.mat", GROUND_TRUTH)
         else:
-            meta, truth = ((folder / name).read_bytes() for name in ("meta.mat", GROUND_TRUTH))
+            meta, truth = (read_bytes(folder / name, DEVKIT_BYTES) for name in ("meta.mat", GROUND_TRUTH))
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         leaves = synsets[synsets["num_children"] == 0]  # the others are groups of classes
         wnids = dict(zip(leaves["ILSVRC2012_ID"].tolist(), leaves["WNID"].tolist(), strict=True))
         words = dict(zip(leaves["WNID"].tolist(), leaves["words"].tolist(), strict=True))
+        if not all(isinstance(text, str) and text.strip() for pair in words.items() for text in pair):
+            raise ValueError("a class without words")
         numbers = [int(number) for number in truth.split()]
-        return Truth(origin, {f"ILSVRC2012_val_{i:08d}": wnids[n] for i, n in enumerate(numbers, start=1)}, words)
+        validation = {f"ILSVRC2012_val_{i:08d}": wnids[n] for i, n in enumerate(numbers, start=1)}
+        return Truth(origin, validation, words, origin)
     except Exception as error:  # a damaged gzip, tar or MATLAB file raises whatever its reader meets
         raise InputError(
             f"{origin}: damaged, or not the devkit of ILSVRC2012 ({error!r}); download it again"
         ) from error
 
 
-def _read_members(archive: Path, *names: str) -> list[bytes]:
-    """Contents of the files of these names, in memory. Raises KeyError when one is missing."""
-    with tarfile.open(archive, "r:gz") as tar:
-        members = {PurePosixPath(member.name).name: member for member in tar if member.isfile()}
-        return [file.read() for name in names if (file := tar.extractfile(members[name]))]
+def _read_packed(archive: Path, *names: str) -> list[bytes]:
+    """Contents of the files of these names in a .tar.gz. Raises KeyError for a missing one, ValueError for too much."""
+    with open_file(archive) as file, gzip.GzipFile(fileobj=file) as unpacked:
+        content = unpacked.read(DEVKIT_BYTES + 1)
+    if len(content) > DEVKIT_BYTES:
+        raise ValueError(f"more than {DEVKIT_BYTES} bytes")
+    found = {member.name.name: member for member in members(io.BytesIO(content), archive) if not member.odd}
+    return [content[found[name].offset :][: found[name].length] for name in names]
 
 
 def _read_kaggle(directory: Path) -> Truth | None:
     """``LOC_val_solution.csv`` (``ImageId,PredictionString``: the wnid, then boxes) and ``LOC_synset_mapping.txt``."""
     origin, mapping = directory / "LOC_val_solution.csv", directory / "LOC_synset_mapping.txt"
-    if not origin.is_file():
+    if not is_file(origin):
         return None
     try:
-        with origin.open(newline="", encoding="utf-8-sig") as file:
-            rows = [(row["ImageId"], row["PredictionString"].split()[0]) for row in csv.DictReader(file)]
-    except (OSError, ValueError, LookupError, AttributeError, csv.Error) as error:
+        table = io.StringIO(read_bytes(origin, TABLE_BYTES).decode("utf-8-sig"), newline="")
+        rows = [(row["ImageId"], row["PredictionString"].split()[0]) for row in csv.DictReader(table)]
+    except (ValueError, LookupError, AttributeError, csv.Error) as error:
         raise InputError(f"{origin}: not Kaggle's table of labels ({error!r}); download it again") from error
     if twice := [key for key, times in Counter(key for key, _ in rows).items() if times > 1]:
         raise InputError(f"{origin}: {twice[0]} has two rows; download it again")
+    return Truth(origin, dict(rows), _read_words(mapping) if is_file(mapping) else {}, mapping)
+
+
+def _read_words(mapping: Path) -> dict[str, str]:
+    """wnid -> words. Raises InputError for a table that is empty, or has a line without words or a class twice."""
     try:
-        lines = mapping.read_text(encoding="utf-8").splitlines() if mapping.is_file() else []
-        return Truth(origin, dict(rows), dict(line.split(" ", 1) for line in lines if line.strip()))
-    except (OSError, ValueError) as error:
-        kind = type(error).__name__
-        raise InputError(f"{mapping}: not Kaggle's table of words ({kind}); download it again") from error
+        lines = [line for line in read_bytes(mapping, TABLE_BYTES).decode().split("\n") if line.strip()]
+    except ValueError as error:
+        raise InputError(f"{mapping}: not Kaggle's table of words ({error}); download it again") from error
+    words = {wnid: of_class.strip() for wnid, _, of_class in (line.partition(" ") for line in lines)}
+    if not lines or len(words) < len(lines) or not all(words.values()):
+        reason = "is empty" if not lines else "has a line without words, or a class twice"
+        raise InputError(f"{mapping}: {reason}; download it again, or remove it: classes then go by their own names")
+    return words

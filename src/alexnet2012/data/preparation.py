@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -24,20 +24,23 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from alexnet2012.core.atomic_files import atomic_write, remove_partials
+from alexnet2012.core.guarded_files import Damaged, Field, is_count, read_json, read_npz, require
 from alexnet2012.core.random_streams import Purpose, philox
 from alexnet2012.data.imagenet_source import File, Source
 from alexnet2012.data.pixels import SIDE, decode, open_image
 from alexnet2012.data.preparation_workers import count_image, run
 from alexnet2012.data.shards import (
+    ADVICE,
+    FILES,
     INDEX,
     MANIFEST,
     UNFINISHED,
     ShardDataset,
     ShardWriter,
-    read_json,
     read_manifest,
+    seal,
 )
-from alexnet2012.data.statistics import Sums
+from alexnet2012.data.statistics import SUMS, Sums
 from alexnet2012.errors import InputError
 
 # Chosen on six of scikit-image's photographs, each at three sizes about 500x375 (JPEG quality 92), stored at 256x256
@@ -50,6 +53,8 @@ SUBSAMPLING = "4:2:0"
 BYTES_PER_IMAGE = 36_000  # in a shard, to check the disk's space by: 29,000 measured
 BYTES_PER_RECORD = 1_700_000  # mostly the sum of a shard's images, 256 x 256 x 3 in int64
 GREY = ("1", "L", "LA", "I", "I;16")  # Pillow's modes
+RECORD = {"rows": Field(INDEX, ("rows",)), "notes": Field("U", ()), **SUMS}
+NOTES = {"sha256": str, "bytes": is_count, "odd": {f"{kind}?": [str] for kind in ("cmyk", "grey", "png", "unreadable")}}
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,12 @@ class Shard:
 
     @property
     def made(self) -> bool:
-        return self.record.exists() and self.path.exists()
+        """Whether it is there with its record, both whole."""
+        try:
+            read_record(self)
+        except Damaged:
+            return False
+        return True
 
 
 def prepare(
@@ -140,6 +150,32 @@ def plan_shards(source: Source, directory: Path, settings: Settings, skip_unread
             of_chosen = [labels[file.wnid] for file in chosen]
             shards.append(Shard(directory, split, number, chosen, of_chosen, settings.quality, skip_unreadable))
     return shards
+
+
+class Record(NamedTuple):
+    """What ``make_shard`` leaves beside a shard."""
+
+    rows: NDArray[np.void]  # of the index
+    sums: Sums
+    notes: dict[str, Any]  # see NOTES
+
+
+def read_record(shard: Shard) -> Record:
+    """Raises Damaged where the record is missing or damaged, or contradicts the shard."""
+    arrays = read_npz(shard.record, RECORD)
+    try:
+        notes = json.loads(str(arrays["notes"]))
+        require(notes, NOTES)
+        rows, images = arrays["rows"], int(arrays["images"])
+        if not len(rows) == images == len(shard.files) - len(notes["odd"].get("unreadable", [])):
+            raise ValueError(f"{len(rows)} rows and {images} images, of {len(shard.files)}")
+        if images and arrays["pixels"].shape != (SIDE, SIDE, 3):
+            raise ValueError(f"sums of shape {arrays['pixels'].shape}")
+        if (size := shard.path.stat().st_size) != notes["bytes"]:
+            raise ValueError(f"the shard has {size} bytes, not {notes['bytes']}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(shard.record, f"cannot be used ({error})") from error
+    return Record(rows, Sums(images, arrays["pixels"], arrays["products"]), notes)
 
 
 def make_shard(shard: Shard) -> None:
@@ -206,7 +242,7 @@ def _finished(directory: Path, description: dict[str, Any]) -> bool:
     settings = directory / UNFINISHED / "settings.json"
     finished = (directory / MANIFEST).exists()
     if finished or settings.exists():
-        held = read_manifest(directory)["settings"] if finished else read_json(settings)
+        held = read_manifest(directory)["settings"] if finished else read_json(settings, dict, ADVICE)
         if different := [name for name in description if held.get(name) != description[name]]:
             name = different[0]
             raise InputError(
@@ -259,14 +295,13 @@ def _finish(directory: Path, shards: list[Shard], source: Source, description: d
     rows = defaultdict[str, list[NDArray[np.void]]](list)
     entries = defaultdict[str, list[dict[str, Any]]](list)
     for shard in shards:
-        with np.load(shard.record, allow_pickle=False) as record:
-            rows[shard.split].append(record["rows"])
-            notes = json.loads(str(record["notes"]))
+        of_shard, sums, notes = read_record(shard)
+        rows[shard.split].append(of_shard)
         for kind, keys in notes.pop("odd").items():
             odd[kind] += keys
-        entries[shard.split].append({"name": shard.path.name, "images": len(rows[shard.split][-1]), **notes})
+        entries[shard.split].append({"name": shard.path.name, "images": len(of_shard), **notes})
         if shard.split == "train":
-            training.merge(Sums.load(shard.record))
+            training.merge(sums)
     indices = {split: np.concatenate(of_split) for split, of_split in rows.items()}
     for split, index in indices.items():
         if not len(index):
@@ -281,6 +316,7 @@ def _finish(directory: Path, shards: list[Shard], source: Source, description: d
         "unreadable": sorted(odd.pop("unreadable", [])),
         "repaired": {kind: sorted(keys) for kind, keys in sorted(odd.items())},
         "splits": {split: {"images": len(indices[split]), "shards": entries[split]} for split in indices},
+        "files": {name: seal(directory / name) for name in FILES},
     }
     os.sync()  # the manifest says that all else is there
     with atomic_write(directory / MANIFEST, directory / UNFINISHED) as partial:

@@ -19,8 +19,9 @@ from alexnet2012.data.imagenet_source import MD5, OFFICIAL, Source, md5
 from alexnet2012.data.pixels import SIDE, decode, open_image
 from alexnet2012.data.preparation import Settings, Shard, plan_shards
 from alexnet2012.data.preparation_workers import count_image, run
-from alexnet2012.data.shards import ShardDataset, read_manifest
+from alexnet2012.data.shards import ADVICE, MANIFEST, ShardDataset, read_manifest
 from alexnet2012.data.statistics import Sums
+from alexnet2012.errors import InputError
 
 CHECKSUMS, LABELS = "shards with the manifest's checksum", "images and labels that are the source's"
 INDEXED, DECODED = "images where the index says", "images that decode"
@@ -66,6 +67,8 @@ def verify(
     chosen = Settings(**{setting.name: settings[setting.name] for setting in fields(Settings)})
     shards = plan_shards(source, directory, chosen)
     stored = {split: ShardDataset(directory, split) for split in source.images}
+    if (listed := sum(len(dataset.shards) for dataset in stored.values())) != len(shards):
+        raise InputError(f"{directory / MANIFEST}: lists {listed} shards, the source makes {len(shards)}; {ADVICE}")
     problems, training = [], Sums()
     for shard, found in run(check_shard, shards, workers, progress):
         problems += found.problems

@@ -2,7 +2,8 @@
 
 A directory holds, for each split, ``train-000000.tar``, ... (``key.jpg`` and ``key.cls`` an image, uncompressed) and
 ``train-index.npy``; beside them ``classes.json``, ``statistics.npz`` and ``manifest.json``: how it was prepared, what
-was odd about the source's images, and every shard's checksum.
+was odd about the source's images, and the checksum of every other file. Those of the shards are compared by
+``--verify``, the others whenever a set is opened.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import hashlib
 import json
 import os
 import tarfile
-import zipfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from alexnet2012.core.guarded_files import Field, is_count, map_npy, open_file, read_json
 from alexnet2012.data.class_names import in_words
 from alexnet2012.data.dataset import Dataset
 from alexnet2012.data.statistics import Statistics
@@ -27,8 +28,35 @@ INDEX = np.dtype([("shard", "<i4"), ("offset", "<i8"), ("length", "<i4"), ("labe
 MANIFEST = "manifest.json"  # written last: where it is, the set is complete
 UNFINISHED = ".preparation"  # directory of a preparation under way
 OPEN_SHARDS = 256  # file descriptors a process keeps; a usual limit is 1,024
+ROWS = 2**14  # of the index, read at a time
 BLOCK = tarfile.BLOCKSIZE  # bytes; an image's header is the block before it
+FILES = (
+    "train-index.npy",
+    "val-index.npy",
+    "classes.json",
+    "statistics.npz",
+)  # whose checksums are compared at opening
 ADVICE = "delete the set and prepare it again with data_prep/prepare_imagenet.py"
+
+
+def _is_file_name(value: Any) -> bool:
+    """Of a file in the set's own directory."""
+    return isinstance(value, str) and Path(value).name == value and value.isprintable()
+
+
+def _is_image_name(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("train/", "val/"))
+
+
+SEAL = {"bytes": is_count, "sha256": str}
+SPLIT = {"images": is_count, "shards": [{"name": _is_file_name, "images": is_count, **SEAL}]}
+MANIFEST_FORM = {
+    "settings": {"classes": is_count},
+    "splits": {"train": SPLIT, "val": SPLIT},
+    "unreadable": [_is_image_name],
+    "repaired": {f"{kind}?": [str] for kind in ("cmyk", "grey", "png")},
+    "files?": {f"{name}?": SEAL for name in FILES},  # sets prepared before these were sealed have none
+}
 
 
 class ShardWriter:
@@ -62,7 +90,7 @@ class _Shard:
     """An open shard. Read with pread: a lost disk is an error, not a SIGBUS, and nothing is mapped in."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = os.open(path, os.O_RDONLY)  # found to be a file when the set was opened
 
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self._descriptor, length, offset)
@@ -89,12 +117,10 @@ class ShardDataset(Dataset):
         self._sizes = [shard["bytes"] for shard in description["shards"]]  # bytes
         for shard, size in zip(self.shards, self._sizes, strict=True):
             _check_size(shard, size)
-        self.index = _open_index(self.directory / f"{split}-index.npy", description["images"])
+        self._seals = manifest.get("files", {})
         self._open = lru_cache(OPEN_SHARDS)(_Shard)
-        words = in_words(entry["words"] for entry in read_json(self.directory / "classes.json"))
-        if len(words) != manifest["settings"]["classes"]:
-            found, expected = len(words), manifest["settings"]["classes"]
-            raise InputError(f"{self.directory / 'classes.json'}: {found} classes, not {expected}; {ADVICE}")
+        words = self._read_words(manifest["settings"]["classes"])
+        self.index = self._open_index(description["images"], len(words))
         super().__init__(self.index["label"], words, None)
 
     def __reduce__(self) -> tuple[type, tuple[Path, str]]:
@@ -104,12 +130,34 @@ class ShardDataset(Dataset):
     def statistics(self) -> Statistics:
         """Of the training split, from ``statistics.npz``."""
         if self._statistics is None:
-            path = self.directory / "statistics.npz"
-            try:
-                self._statistics = Statistics.load(path)
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                raise InputError(f"{path}: cannot be read ({error}); {ADVICE}") from error
+            self._statistics = Statistics.load(self._sealed("statistics.npz"), ADVICE)
         return self._statistics
+
+    def _sealed(self, name: str) -> Path:
+        """The path of one of ``FILES``. Raises InputError where it is not what the manifest says."""
+        path = self.directory / name
+        if (expected := self._seals.get(name)) and seal(path) != expected:
+            raise InputError(f"{path}: its checksum is not the manifest's; {ADVICE}")
+        return path
+
+    def _read_words(self, classes: int) -> list[str]:
+        path = self._sealed("classes.json")
+        words = in_words(entry["words"] for entry in read_json(path, [{"words": str}], ADVICE))
+        if len(words) != classes:
+            raise InputError(f"{path}: {len(words)} classes, not {classes}; {ADVICE}")
+        return words
+
+    def _open_index(self, images: int, classes: int) -> np.memmap:
+        path = self._sealed(f"{self.split}-index.npy")
+        index = map_npy(path, Field(INDEX, ("images",)), ADVICE)
+        if len(index) != images:
+            raise InputError(f"{path}: {len(index)} entries, the manifest says {images}; {ADVICE}")
+        with open_file(path, ADVICE) as file:  # read, since pages of the map would count as this process's memory
+            file.seek(index.offset)
+            while len(labels := np.fromfile(file, INDEX, ROWS)["label"]):
+                if not 0 <= labels.min() <= labels.max() < classes:
+                    raise InputError(f"{path}: labels from {labels.min()} to {labels.max()}, of {classes}; {ADVICE}")
+        return index
 
     def encoded(self, index: int) -> bytes:
         shard, offset, length, _ = self.index[index].item()
@@ -122,7 +170,7 @@ class ShardDataset(Dataset):
         """``train-000003.tar: key``."""
         shard, offset, *_ = self.index[index].item()
         header = self._read(shard, offset - BLOCK, BLOCK)
-        return f"{self.shards[shard]}: {header[:100].rstrip(bytes(1)).decode(errors='replace').removesuffix('.jpg')}"
+        return f"{self.shards[shard]}: {os.fsdecode(header[:100].rstrip(bytes(1))).removesuffix('.jpg')}"
 
     def identity(self) -> bytes:
         """All that decided its bytes: source, order and encoding."""
@@ -151,17 +199,13 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest. Raises InputError if there is none."""
     if not (directory / MANIFEST).exists() and (directory / UNFINISHED).exists():
         raise InputError(f"{directory}: its preparation has not finished; run data_prep/prepare_imagenet.py again")
-    manifest = read_json(directory / MANIFEST)
-    if not isinstance(manifest, dict) or not {"settings", "splits", "unreadable"} <= manifest.keys():
-        raise InputError(f"{directory / MANIFEST}: not a whole manifest; {ADVICE}")
-    return manifest
+    return read_json(directory / MANIFEST, MANIFEST_FORM, ADVICE)
 
 
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); {ADVICE}") from error
+def seal(path: Path) -> dict[str, int | str]:
+    """Size and checksum, as the manifest keeps them. Raises InputError for what is no file."""
+    with open_file(path, ADVICE) as file:
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _check_size(shard: Path, size: int) -> None:
@@ -171,13 +215,3 @@ def _check_size(shard: Path, size: int) -> None:
         raise InputError(f"{shard}: cannot be read ({error.strerror}); {ADVICE}") from error
     if found != size:
         raise InputError(f"{shard}: {found} bytes, the manifest says {size}; {ADVICE}")
-
-
-def _open_index(path: Path, images: int) -> np.memmap:
-    try:
-        index = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); {ADVICE}") from error
-    if index.dtype != INDEX or index.shape != (images,):
-        raise InputError(f"{path}: {index.size} entries, the manifest says {images}; {ADVICE}")
-    return index

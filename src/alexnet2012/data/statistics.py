@@ -13,12 +13,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet2012.core.guarded_files import Damaged, Field, read_npz, require_arrays
 from alexnet2012.data.pixels import SIDE, load
 
 if TYPE_CHECKING:
     from alexnet2012.data.dataset import Dataset
 
 CHUNK = 64  # images a task decodes and sums: 12 MB
+STATISTICS = {
+    "mean": Field("f", ("side", "side", 3), 0, 255),
+    "covariance": Field("f", (3, 3)),
+    "eigenvalues": Field("f", (3,), 0),
+    "eigenvectors": Field("f", (3, 3)),
+    "images": Field("i", (), 0),
+}
+SUMS = {
+    "images": Field("i", (), 0),
+    "pixels": Field("i", ("side", "side", 3), 0),
+    "products": Field("i", (3, 3), 0),
+}
 
 
 @dataclass(frozen=True)
@@ -60,11 +73,23 @@ class Statistics:
         return cls(np.zeros((SIDE, SIDE, 3)), np.zeros((3, 3)), np.zeros(3), np.eye(3), 0)
 
     @classmethod
-    def load(cls, path: str | Path) -> Statistics:
-        """Read what ``save`` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            fields: dict[str, Any] = {name: arrays[name] for name in cls.__dataclass_fields__}
-        return cls(**{**fields, "images": int(fields["images"])})
+    def load(cls, path: Path, advice: str = "") -> Statistics:
+        """Read what ``save`` wrote. Raises Damaged for anything else."""
+        arrays = read_npz(path, STATISTICS, advice)
+        try:
+            return cls.of(arrays)
+        except ValueError as error:
+            raise Damaged(path, f"cannot be read ({error})", advice) from error
+
+    @classmethod
+    def of(cls, arrays: dict[str, Any]) -> Statistics:
+        """Of arrays by their names. Raises ValueError for arrays of another form, or that contradict each other."""
+        require_arrays(arrays, STATISTICS)
+        statistics = cls(**{**arrays, "images": int(arrays["images"])})
+        axes, covariance = statistics.color_axes, statistics.covariance
+        if not np.allclose(axes @ axes.T, covariance, rtol=0, atol=1e-5 * max(1, abs(covariance).max())):
+            raise ValueError("the eigenvectors are not those of the covariance")
+        return statistics
 
 
 @dataclass
@@ -100,10 +125,10 @@ class Sums:
             np.savez(file, **vars(self))
 
     @classmethod
-    def load(cls, path: str | Path) -> Sums:
-        """Read what ``save`` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(int(arrays["images"]), arrays["pixels"], arrays["products"])
+    def load(cls, path: Path) -> Sums:
+        """Read what ``save`` wrote. Raises Damaged for anything else."""
+        arrays = read_npz(path, SUMS)
+        return cls(int(arrays["images"]), arrays["pixels"], arrays["products"])
 
     def statistics(self) -> Statistics:
         """Divide. The covariance is formed in whole numbers first, so nothing cancels."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alexnet2012.data.dataset import DATASETS
 from alexnet2012.distributed import TIMEOUT
 from alexnet2012.errors import InputError
 from alexnet2012.recipe import Recipe
@@ -83,7 +84,8 @@ class Settings:
 
         One beside the recipe that a later version adds is named only where it is not its default: older runs lack it.
         """
-        data = str(Path(self.data).resolve()) if Path(self.data).is_dir() else self.data
+        named = self.data in DATASETS or not Path(self.data).is_dir()
+        data = self.data if named else str(Path(self.data).resolve())
         recipe = {f"recipe.{name}": listed(value) for name, value in self.recipe.described().items()}
         own = {"recipe": self.recipe.name, "schedule": self.schedule, "seed": self.seed, "precision": self.precision}
         ours = {"early_stop": self.early_stop, "val_fraction": self.val_fraction}
