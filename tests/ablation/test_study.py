@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet2012 import paper_recipe
+from alexnet2012 import paper_recipe, source_recipe
 from alexnet2012.ablation.study import Planned, Run, found_runs, measured
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation.predictions import Predictions
@@ -45,6 +45,13 @@ def test_found_runs_are_in_the_order_of_the_table(tmp_path: Path) -> None:
         write_run(tmp_path, variant, seed, recipe.varied(variant))
     write_run(tmp_path, "base", 2, recipe)
     assert [run.name for run in found_runs(tmp_path)] == ["base, seed 2", "no-lrn, seed 2", "no-lrn, seed 10"]
+
+
+def test_what_a_variant_changes_besides_in_the_source_recipe_is_its_own(tmp_path: Path) -> None:
+    """S #147 pads less."""
+    write_run(tmp_path, "base", 0, source_recipe())
+    write_run(tmp_path, "no-overlap", 0, source_recipe().varied("no-overlap"))
+    assert len(found_runs(tmp_path)) == 2
 
 
 def test_runs_that_differ_in_more_than_variant_and_seed_are_refused(tmp_path: Path) -> None:
