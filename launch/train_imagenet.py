@@ -58,7 +58,7 @@ def flags() -> Parser:
     add("--checkpoint-every", type=int, help="steps between checkpoints, beside one an epoch")
     add("--keep", type=int, default=3, help="checkpoints kept, beside the best and one before each drop of the rate")
     add("--time-limit", type=float, help="minutes after which to save and stop; the same command goes on")
-    add("--collective-timeout", type=float, default=TIMEOUT, help="seconds before a rank that does not move is lost")
+    add("--collective-timeout", type=float, default=TIMEOUT, help="seconds waited for a rank that does not answer")
     add("--pairs-across-nodes", action="store_true", help="let the towers of a pair lie on two nodes")
     add(
         "--on-bad-image", default="stop", choices=("stop", "skip"), help="skip: another one takes its place in training"

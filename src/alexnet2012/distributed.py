@@ -30,7 +30,7 @@ from alexnet2012.network.exchange import BetweenRanks, Exchange, InProcess, OnSt
 
 T = TypeVar("T")
 
-TIMEOUT = 600.0  # seconds in one collective after which a rank counts as lost
+TIMEOUT = 600.0  # seconds of waiting in a collective before a silent rank counts as lost
 NO_TIMEOUT = timedelta(days=365)  # of torch's own, which do not know who works and who is lost
 
 
@@ -135,7 +135,7 @@ def open_layout(
     ``usual_placement``; ``threads`` of the CPU are this process's, by default ``usual_threads``.
 
     Raises InputError for an odd number of processes with a tower each, LostRank, where it can still be raised, when a
-    rank has not moved for ``timeout`` seconds.
+    rank does not come to a collective in which others have waited for ``timeout`` seconds.
     """
     processes, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", processes))

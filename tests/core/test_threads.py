@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import pytest
-from running import SMALL, TRAIN, here, start
+from running import ROOT, SMALL, TRAIN, here, start
 
 from alexnet2012.ablation.execution import slots
 from alexnet2012.core import threads
@@ -73,6 +74,13 @@ def test_cores_are_those_of_mask_and_quota(quota: float, expected: int, monkeypa
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert [usual_threads(processes) for processes in (1, 2, 16)] == [expected, max(1, expected // 2), 1]
     assert sum(len(slot.cores) for slot in slots(1)) == expected
+
+
+def test_nothing_else_counts_cores() -> None:
+    """But for a study's slots, which pin runs to the cores that there are."""
+    files = [path for room in ("src", "launch", "data_prep") for path in (ROOT / room).rglob("*.py")]
+    counting = {path.name for path in files if re.search("cpu_count|sched_getaffinity", path.read_text())}
+    assert counting == {"threads.py", "execution.py"}
 
 
 @pytest.mark.parametrize(("given", "expected"), [("3", 3), ("5,2", 5), (" 4 ", 4), ("0", 8), ("many", 8), ("", 8)])

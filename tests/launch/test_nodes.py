@@ -10,7 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 from running import ROOT, SMALL, TRAIN, losses, start
+
+from alexnet2012.distributed import fresh_part, meet_others
+from alexnet2012.liveness import LostRank
 
 
 def free_port() -> int:
@@ -56,6 +60,23 @@ def test_two_nodes_train_as_one_and_a_lost_node_comes_back(tree: Path, one_proce
     assert codes == [0, 0], logs
     assert losses(run) == pytest.approx(losses(one_process), rel=1e-4)
     assert "going on at step" in (tmp_path / "host.log").read_text() + (tmp_path / "other.log").read_text()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_meets_no_other_says_so(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 keeps a store that nobody answers to; rank 1 finds none."""
+    port = free_port()
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(LostRank, match=f"rank {rank} waited 0.5 s for the other ranks to meet at 127.0.0.1:{port}"):
+        meet_others(rank, 2, 0.5)
+
+
+def test_an_offer_of_an_earlier_attempt_is_not_waited_for_for_ever() -> None:
+    store = dist.HashStore()
+    store.set("offer", "made by a rank 0 that is gone")
+    with pytest.raises(dist.DistError):
+        fresh_part(store, 1, 2, 0.2)
 
 
 def test_nodes_that_do_not_share_the_run_s_directory(tree: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ The two ranks are threads here, each with an end of its own of a real gloo group
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -57,6 +57,29 @@ def test_a_meeting_gives_both_ranks_both_towers_and_sums_what_comes_back(memory_
         assert torch.equal(met, expected)
         assert torch.equal(gradient, x.grad)
         assert met.is_contiguous(memory_format=memory_format)
+
+
+def test_every_wait_for_the_peer_is_named_and_work_is_none() -> None:
+    def cross(exchange: BetweenRanks) -> list[str]:
+        seen = []
+
+        @contextlib.contextmanager
+        def waiting(name: str) -> Iterator[None]:
+            seen.append(f"{name} begins")
+            yield
+            seen.append("ends")
+
+        exchange.waiting = waiting
+        x = values(2, 3, 5, 5).requires_grad_()
+        (met,) = exchange.meet([x], "conv3")
+        joined = exchange.join([met.mean((2, 3))], "fc8", 12)
+        seen.append("loss")
+        joined.sum().backward()
+        return seen
+
+    crossed = ["towers meet before conv3 begins", "ends", "fc8 joined begins", "ends"]
+    expected = [*crossed, "loss", "gradients of conv3's input begins", "ends"]
+    assert on_two_ranks(cross) == [expected, expected]
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)

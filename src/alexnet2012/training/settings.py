@@ -34,7 +34,7 @@ class Settings:
     checkpoint_every: int | None = None  # steps
     keep: int = 3  # checkpoints, beside the best and one before each drop of the rate
     time_limit: float | None = None  # minutes: stop at the next step's edge
-    collective_timeout: float = TIMEOUT  # seconds without progress before a rank counts as lost
+    collective_timeout: float = TIMEOUT  # seconds of waiting in a collective before a silent rank counts as lost
     pairs_across_nodes: bool = False
     on_bad_image: str = "stop"  # or "skip": replace it by another image of the plan
     log_every: int = 20  # steps
