@@ -163,7 +163,7 @@ def connected(backend: str, rank: int, processes: int, timeout: float) -> Iterat
 
     The heartbeat alone ends a wait: it knows which rank is lost, and which only works for longer than ``timeout``.
     """
-    store = meet_others(rank, processes, timeout)
+    store = meet_others(rank, processes, max(timeout, TIMEOUT))  # others still start: that is no collective
     heartbeat = Heartbeat(store.clone(), rank, processes, timeout)  # one that no wait of the other's keeps busy
     try:
         with naming_lost_ranks(heartbeat):

@@ -154,7 +154,7 @@ def test_output_that_nobody_reads_on_is_no_traceback(command: list[object]) -> N
 def test_work_may_take_longer_than_a_collective(tree: Path, tmp_path: Path) -> None:
     """The others wait for it, and say so."""
     run = tmp_path / "run"
-    flags = (*SMALL, "--data", tree, "--out", run, "--epochs", 1, "--placement", "together", "--collective-timeout", 1)
+    flags = (*SMALL, "--data", tree, "--out", run, "--epochs", 1, "--placement", "together", "--collective-timeout", 2)
     ended = torchrun(2, HERE / "train_slowly.py", *flags)
     assert ended.code == 0, ended.err
     assert "of waiting for rank 1, which is still in step 2 (a training step)" in ended.err

@@ -67,9 +67,8 @@ def test_a_net_of_one_tower_is_whole_in_each_process_by_itself(tree: Path, tmp_p
     last = tmp_path / "run" / "checkpoints" / "last.pt"
     evaluated = torchrun(2, EVALUATE, last, *how, "--json", errors)
     assert evaluated.code == 0, evaluated.err
-    assert (
-        "2 processes, the net in each process, 2 replicas, on cpu, backend gloo; 1 threads a process" in evaluated.out
-    )
+    assert "2 processes, the net in each process, 2 replicas" in evaluated.out
+    assert "; 1 threads a process" in evaluated.out
     assert json.loads(errors.read_text())["images"] == 15
 
 
