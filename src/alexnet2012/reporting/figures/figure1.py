@@ -151,7 +151,7 @@ def claims(best: dict[str, Best]) -> list[str]:
 
 
 def said(rate: Best) -> str:
-    seeds = f"rate {rate.runs[0].lr:g}, n = {len(rate.runs)}"
+    seeds = f"rate {rate.runs[0].lr:g}, n = {len(rate.runs)} seed{'s' * (len(rate.runs) > 1)}"
     if not math.isfinite(rate.reached):
         return f"not reached in {rate.epochs} epochs ({seeds})"
     each = [run.reached for run in rate.runs]
