@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -29,16 +31,20 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_candidates_take_turns_and_repeat_to_fill_them(clock: Clock) -> None:
-    called = []
+    called: list[tuple[str, float]] = []
 
     def candidate(name: str, seconds: float) -> None:
-        called.append(name)
+        called.append((name, seconds))
         clock.now += seconds
 
     candidates = {"quick": lambda: candidate("quick", 0.125), "slow": lambda: candidate("slow", 1.0)}
     taken = contest(candidates, CPU, rounds=2, seconds=0.5)
     assert taken == {"quick": (0.125, 0.125), "slow": (1.0, 1.0)}
-    assert "".join(name[0] for name in called) == "qq" + "ss" + 2 * ("qqqq" + "s")
+    turns = [
+        (name, sum(seconds for _, seconds in calls)) for name, calls in itertools.groupby(called, lambda call: call[0])
+    ]
+    assert [name for name, _ in turns[-4:]] == ["quick", "slow", "quick", "slow"]
+    assert all(seconds >= 0.5 for _, seconds in turns[-4:])
 
 
 def test_what_comes_before_a_turn_is_not_timed(clock: Clock) -> None:

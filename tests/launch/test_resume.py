@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import signal
 import time
@@ -39,11 +38,11 @@ STUCK = Path(__file__).with_name("train_without_beginning.py")
 
 @pytest.fixture(scope="module")
 def killed(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run killed with SIGKILL once it has reported a random step."""
-    run, step = tmp_path_factory.mktemp("runs") / "killed", random.randint(5, 15)
+    """A run killed with SIGKILL once it has reported step 9, which is neither an epoch's last nor saved."""
+    run = tmp_path_factory.mktemp("runs") / "killed"
     process = start(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run, "--checkpoint-every", 4)
     metrics = run / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= step):
+    while process.poll() is None and not (metrics.exists() and '"step": 9,' in metrics.read_text()):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     _, err = process.communicate()
