@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -88,9 +89,10 @@ def markdown(runs: Sequence[Run], tables: Tables) -> str:
 def title(runs: Sequence[Run]) -> str:
     settings, rates = runs[0].config()["settings"], runs[0].rates()
     fields = ", ".join(f"{name.replace('_', ' ')} {settings['recipe.' + name]:g}" for name in SHOWN)
+    data = Path(settings["data"]).name
     minutes = sum(run.seconds() for run in runs) / 60
     return (
-        f"Data {settings['data']}, recipe {settings['recipe.name']}, {fields}, schedule {settings['schedule']}; "
+        f"Data {data}, recipe {settings['recipe.name']}, {fields}, schedule {settings['schedule']}; "
         f"{rates.images if rates else 0} validation images; {len(runs)} runs, {minutes:.0f} min of training. "
         "Mean ± standard error over seeds; a difference is to the base net of the same seed on the same images, in "
         f"percentage points or nats, ± its standard error by {RESAMPLES} bootstrap resamples of seeds and images; * is "
