@@ -36,6 +36,6 @@ class InputError(Failure):
 
 
 class Diverged(Failure):
-    """The loss is no longer a finite number. The message names the step."""
+    """The loss, a gradient or the net is no longer finite. The message names the step."""
 
     exit_code = 3

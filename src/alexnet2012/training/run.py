@@ -38,7 +38,7 @@ SHARED_WITHIN = 60.0  # seconds in which what one node writes is seen on another
 def run(settings: Settings) -> None:
     """Train as ``settings`` ask, going on where the run's directory stands.
 
-    Raises InputError for what cannot be used, Diverged at a loss that is not finite, LostRank where another process
+    Raises InputError for what cannot be used, Diverged at what is not finite, LostRank where another process
     of the run is gone.
     """
     recipe = settings.recipe

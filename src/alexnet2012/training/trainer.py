@@ -106,7 +106,7 @@ class Trainer:
     def train(self) -> str:
         """Train to the last step ("done") or until asked to stop ("preempted").
 
-        Raises Diverged at a loss that is not finite, InputError, after a checkpoint, at a file that is no image.
+        Raises Diverged at what is not finite, InputError, after a checkpoint, at a file that is no image.
         """
         if self.layout.first:
             self.log = RunLog(self.run, self.step, self.settings.identity())
@@ -235,7 +235,7 @@ class Trainer:
             return
         step, rate, broken = self.unread
         if layers := list(compress(self.net.layers, broken.read())):
-            self.raise_diverged(step, f"the gradient is not finite at rate {rate:g}, going back first in {layers[-1]}")
+            self.raise_diverged(step, f"the gradient is not finite from {layers[-1]} backward, at rate {rate:g}")
 
     def refuse_broken_net(self) -> None:
         """Raises Diverged, on every rank, if the last gradient, a weight or a velocity is not finite."""
