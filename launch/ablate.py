@@ -147,7 +147,8 @@ def report(directory: Path) -> None:
     text = ablation.markdown(runs, tables)
     write_text(directory / "ablation.json", json.dumps(ablation.summary(runs, tables, command), indent=2) + "\n")
     write_text(directory / "ablation.md", text)
-    save({"ablation": ablation.draw(tables[CROPS])}, directory / "figures")
+    drawn = ablation.draw(tables[CROPS], runs[0].config()["settings"]["recipe.name"])
+    save({"ablation": drawn}, directory / "figures")
     say(text)
     if left := [run.name for run in all_runs(directory) if not run.evaluated]:
         say(f"left out, not evaluated yet or without predictions: {'; '.join(left)}; the study's own command goes on")

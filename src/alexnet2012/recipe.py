@@ -333,6 +333,11 @@ class Result2012:
     record: str = ""  # the authors' net; empty: not said which
     loss: float | None = None  # nats, of the averaged softmax outputs, by the authors' record
 
+    @property
+    def figures(self) -> tuple[float, float, float | None]:
+        """Top-1 and top-5 error and loss."""
+        return self.top1_error, self.top5_error, self.loss
+
 
 RESULTS_2012 = (
     Result2012(VAL_2012, 1, 10, 40.7, 18.2, "table 2", "#145", 1.741473),  # S: 40.664, 18.210
@@ -360,29 +365,50 @@ class Difference2012:
     data: str = ""  # measured on, with ten crops; empty: not said
     loss: float | None = None  # nats of the variant, not less the base net's
     unlike: str = ""  # how the net of 2012 was not, or not compared with, what is run here
+    alike_in: str = ""  # the recipe whose variant is that net all the same
 
     @property
-    def loss_difference(self) -> float | None:
-        """Nats above the base net's on the same data."""
+    def figures(self) -> tuple[float | None, float | None, float | None]:
+        """Top-1 error, top-5 error and loss, each above the base net's on the same data."""
         base = next((one.loss for one in RESULTS_2012 if (one.data, one.nets, one.crops) == (self.data, 1, 10)), None)
-        return None if self.loss is None or base is None else self.loss - base
+        return self.top1, self.top5, None if self.loss is None or base is None else self.loss - base
+
+    def unlike_in(self, recipe: str) -> str:
+        """How it compares unlike things when the variant is that of ``recipe``."""
+        return "" if recipe == self.alike_in else self.unlike
 
 
 DIFFERENCES_2012 = {  # by variant
     "no-lrn": Difference2012(  # S: 42.034, 19.362
-        *(1.4, 1.2, "", "§3.3", "#148", VAL_2012, 1.822358),
-        unlike="#148 lacks the three normalisations of #145; recipe paper has two",
+        1.4,
+        1.2,
+        paper="§3.3",
+        record="#148",
+        data=VAL_2012,
+        loss=1.822358,
+        unlike="#148 lacks the three normalisations of #145, where recipe paper has two",
+        alike_in="source",
     ),
     "no-overlap": Difference2012(  # S: 41.058, 18.510
-        *(0.4, 0.3, "", "§3.4", "#147", VAL_2012, 1.757644),
-        unlike="#147's pools round up and its conv2 and conv5 pad less, as in recipe source",
+        0.4,
+        0.3,
+        paper="§3.4",
+        record="#147",
+        data=VAL_2012,
+        loss=1.757644,
+        unlike="#147's pools round up and its conv2 and conv5 pad less",
+        alike_in="source",
     ),
-    "no-exchange": Difference2012(1.2, 1.1, "", "", "#150", VAL_2012, 1.811173),  # S: 41.828, 19.330
+    "no-exchange": Difference2012(1.2, 1.1, record="#150", data=VAL_2012, loss=1.811173),  # S: 41.828, 19.330
     "exchange-at-conv4": Difference2012(
-        *(None, None, "worse", "", "#133", VAL_2012),
+        said="worse",
+        record="#133",
+        data=VAL_2012,
         unlike="#133 is an older net, stopped at epoch 50, and is compared with #131",
     ),
-    "one-tower": Difference2012(1.7, 1.2, "", "§3.2", "#145-half", TEST_2010, 1.702802),  # S: 39.168, 18.229
+    "one-tower": Difference2012(  # S: 39.168, 18.229
+        1.7, 1.2, paper="§3.2", record="#145-half", data=TEST_2010, loss=1.702802
+    ),
     **{f"without-{layer}": Difference2012(2.0, said="about", paper="§7") for layer in MIDDLE},
     "no-color-noise": Difference2012(1.0, said="over", paper="§4.1"),
     "no-dropout": Difference2012(said="overfits", paper="§4.2"),

@@ -56,7 +56,7 @@ def test_each_run_is_trained_evaluated_and_told_once(tmp_path: Path, jobs: int) 
     execution(jobs=jobs, lines=lines).carry_out(runs)
     execution(jobs=jobs).carry_out(runs)
     assert trainings(runs) == [1, 1, 1]
-    assert sorted(lines)[0] == "base, seed 0: top-1 error 50.00 %, top-5 error 25.00 %"
+    assert sorted(lines)[0] == "base, seed 0: top-1 error 50.00 %, top-5 error 25.00 %, loss 1.5000"
     assert len(lines) == 3
 
 

@@ -10,7 +10,6 @@ from alexnet2012.reporting.ablation import (
     NOT_MEASURED,
     about_2012,
     cells,
-    cells_of_centre,
     draw,
     figures_2012,
     in_2012,
@@ -41,7 +40,7 @@ def test_a_difference_far_from_chance_has_a_star() -> None:
     assert found[3].startswith("+20.00 ± ") and found[3].endswith(" *")
     assert found[6].startswith("+1.00 ± ") and not found[6].endswith("*")
     assert found[8:11] == ["1.7500 ± 0.0000", "+0.2500 ± 0.0000 *", "+0.0809"]
-    assert cells_of_centre(row("no-lrn")) == [*found[:4], *found[5:7], *found[8:10]]
+    assert cells(row("no-lrn"), beside_2012=False) == [*found[:4], *found[5:7], *found[8:10]]
 
 
 def test_one_seed_has_no_standard_error() -> None:
@@ -58,7 +57,7 @@ def test_what_was_not_run_says_so() -> None:
 
 
 def test_a_program_finds_estimates_seeds_and_2012() -> None:
-    found = in_json(row("no-lrn")) | figures_2012("no-lrn")
+    found = in_json(row("no-lrn")) | figures_2012("no-lrn", "paper")
     assert found["loss"]["mean"] == 1.75 and found["top1_error"]["mean"] == 61
     difference = found["top1_difference"]
     assert difference["by_seed"] == {"0": 20, "1": 20, "2": 20} and difference["beyond_two_standard_errors"]
@@ -94,13 +93,17 @@ def test_2012_stands_beside(variant: str, measure: int, text: str) -> None:
     ],
 )
 def test_2012_s_figures_say_whose_they_are_on_what_and_what_is_unlike(variant: str, said: list[str]) -> None:
-    parts = about_2012(variant).split("; ", maxsplit=len(said) - 1)
+    parts = about_2012(variant, "paper").split("; ")
     assert len(parts) == len(said) and all(part.startswith(words) for part, words in zip(parts, said, strict=True))
-    assert cells(row(variant))[-1] == about_2012(variant)
+
+
+def test_of_recipe_source_the_variants_are_those_of_the_records() -> None:
+    for variant in VARIANTS:
+        assert ("unlike" in about_2012(variant, "source")) == (variant in ("exchange-at-conv4", "tanh"))
 
 
 def test_the_plot_says_what_was_not_measured() -> None:
-    axes = draw(make_rows(FOUND)).axes[0]
+    axes = draw(make_rows(FOUND), "paper").axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert [name for name in names if NOT_MEASURED not in name] == ["no-lrn", "tanh"]
     assert len(names) == len(VARIANTS)

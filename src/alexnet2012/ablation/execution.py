@@ -93,7 +93,8 @@ class Execution:
         finally:
             self.free.put(slot)
         if rates := planned.finished and planned.run.rates():
-            self.say(f"{planned.run.name}: top-1 error {rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} %")
+            errors = f"top-1 error {rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} %"
+            self.say(f"{planned.run.name}: {errors}, loss {rates.loss:.4f}")
         return None
 
     def call(self, command: Command, planned: Planned, slot: Slot) -> int:

@@ -18,8 +18,7 @@ from alexnet2012.reporting.figures.style import COLORS, new_figure, styled
 NOT_MEASURED = "not measured"
 SHOWN = ("batch_size", "epochs", "lr", "width")  # fields of the recipe named in the title
 MEASURES = {"top1": "top-1 error, %", "top5": "top-5 error, %", "loss": "loss, nats"}
-DECIMALS = (2, 2, 4)  # of the measures
-BASE_2012 = result_2012(1, CROPS)
+DECIMALS, DECIMALS_2012 = (2, 2, 4), (1, 1, 4)  # of the measures
 Tables = dict[int, list[Row]]  # by number of crops
 
 
@@ -36,16 +35,17 @@ def make_rows(found: Mapping[str, Any]) -> list[Row]:
 
 def summary(runs: Sequence[Run], tables: Tables, command: Sequence[str]) -> dict[str, Any]:
     """All of it for a program."""
+    settings = runs[0].config()["settings"]  # others differ by variant and seed
     return {
         "command": list(command),
         "crops": CROPS,
-        "settings": runs[0].config()["settings"],  # of the first run; others differ by variant and seed
+        "settings": settings,
         "runs": [
             {"variant": run.variant, "seed": run.seed, **vars(run.rates()), "training_seconds": run.seconds()}
             for run in runs
         ],
         "variants": [
-            in_json(row) | figures_2012(row.variant) | {"centre_crop": in_json(centre)}
+            in_json(row) | figures_2012(row.variant, settings["recipe.name"]) | {"centre_crop": in_json(centre)}
             for row, centre in zip(tables[CROPS], tables[1], strict=True)
         ],
     }
@@ -65,25 +65,32 @@ def in_json(row: Row) -> dict[str, Any]:
     return found
 
 
-def figures_2012(variant: str) -> dict[str, Any]:
+def of_2012(variant: str) -> Result2012 | Difference2012:
+    """What 2012 says of a variant or, in absolute figures, of the base net."""
+    base = result_2012(1, CROPS)
+    return base if variant == BASE and base else DIFFERENCES_2012[variant]
+
+
+def figures_2012(variant: str, recipe: str) -> dict[str, Any]:
     """What 2012 says of a variant: its differences, null where it gave none, and in words; whose they are."""
-    given = DIFFERENCES_2012.get(variant, Difference2012())
-    values = {"top1": given.top1, "top5": given.top5, "loss": given.loss_difference}
-    found: dict[str, Any] = {f"{name}_difference_2012": value for name, value in values.items()}
-    found |= {f"{name}_in_2012": in_2012(variant, measure) for measure, name in enumerate(MEASURES)}
-    return found | {"2012": about_2012(variant)}
+    found: dict[str, Any] = {"2012": about_2012(variant, recipe)}
+    for measure, name in enumerate(MEASURES):
+        found[f"{name}_difference_2012"] = None if variant == BASE else of_2012(variant).figures[measure]
+        found[f"{name}_in_2012"] = in_2012(variant, measure)
+    return found
 
 
 def markdown(runs: Sequence[Run], tables: Tables) -> str:
     """A title line, the table of ten crops beside 2012, and that of the centre crop."""
+    recipe = runs[0].config()["settings"]["recipe.name"]
     head, centre = ["variant", "runs"], ["variant", "runs"]
     for name in MEASURES.values():
         head += [name, "difference to base", "in 2012"]
         centre += [name, "difference to base"]
-    head.append("2012's figures")
-    lines = [title(runs), "", "Ten crops:", "", *table(head, [cells(row) for row in tables[CROPS]])]
-    measured_rows = [cells_of_centre(row) for row in tables[1] if row.errors]
-    return "\n".join([*lines, "", "Centre crop:", "", *table(centre, measured_rows)]) + "\n"
+    rows = [[*cells(row), about_2012(row.variant, recipe)] for row in tables[CROPS]]
+    rows_of_centre = [cells(row, beside_2012=False) for row in tables[1] if row.errors]
+    ten_crops, centre_crop = table([*head, "2012's figures"], rows), table(centre, rows_of_centre)
+    return "\n".join([title(runs), "", "Ten crops:", "", *ten_crops, "", "Centre crop:", "", *centre_crop, ""])
 
 
 def title(runs: Sequence[Run]) -> str:
@@ -104,66 +111,52 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: Row, beside_2012: bool = True) -> list[str]:
     found = [row.variant, str(len(row.errors)) if row.errors else NOT_MEASURED]
     for measure in range(len(MEASURES)):
-        found += [*ours(row, measure), in_2012(row.variant, measure)]
-    return [*found, about_2012(row.variant)]
-
-
-def cells_of_centre(row: Row) -> list[str]:
-    return [
-        row.variant,
-        str(len(row.errors)),
-        *(text for measure in range(len(MEASURES)) for text in ours(row, measure)),
-    ]
+        found += [*ours(row, measure), *[in_2012(row.variant, measure)] * beside_2012]
+    return found
 
 
 def ours(row: Row, measure: int) -> list[str]:
     """A row's mean and its difference to the base net."""
     error, difference = row.error(measure), row.difference(measure)
-    form = f".{DECIMALS[measure]}f"
     star = " *" if difference and difference.beyond else ""
-    of_difference = "" if row.variant == BASE else in_words(difference, "+" + form, form) + star
-    return [in_words(error, form, form), of_difference]
+    of_difference = "" if row.variant == BASE else in_words(difference, DECIMALS[measure], "+") + star
+    return [in_words(error, DECIMALS[measure]), of_difference]
 
 
-def in_words(estimate: Estimate | None, form: str, of_spread: str) -> str:
+def in_words(estimate: Estimate | None, decimals: int, sign: str = "") -> str:
     if estimate is None:
         return NOT_MEASURED
-    spread = "" if estimate.standard_error is None else f" ± {estimate.standard_error:{of_spread}}"
-    return f"{estimate.mean:{form}}{spread}"
+    spread = "" if estimate.standard_error is None else f" ± {estimate.standard_error:.{decimals}f}"
+    return f"{estimate.mean:{sign}.{decimals}f}{spread}"
 
 
 def in_2012(variant: str, measure: int) -> str:
     """The error or loss of 2012's base net, or a variant's difference to it."""
-    if variant == BASE:
-        assert BASE_2012
-        return f"{(BASE_2012.top1_error, BASE_2012.top5_error, BASE_2012.loss)[measure]:.{(1, 1, 4)[measure]}f}"
-    given = DIFFERENCES_2012.get(variant, Difference2012())
-    figure = (given.top1, given.top5, given.loss_difference)[measure]
-    words = [given.said if measure == 0 or figure is not None else ""]
-    words += [] if figure is None else [f"{figure:+.{(1, 1, 4)[measure]}f}"]
-    return " ".join(word for word in words if word) or "not given"
+    given = of_2012(variant)
+    figure, sign = given.figures[measure], "" if variant == BASE else "+"
+    said = given.said if isinstance(given, Difference2012) and (figure is not None or measure == 0) else ""
+    number = "" if figure is None else f"{figure:{sign}.{DECIMALS_2012[measure]}f}"
+    return f"{said} {number}".strip() or "not given"
 
 
-def about_2012(variant: str) -> str:
-    """Whose 2012's figures are, on what data, and how they compare unlike things."""
-    given: Result2012 | Difference2012 | None = BASE_2012 if variant == BASE else DIFFERENCES_2012.get(variant)
-    if given is None:
-        return ""
-    unlike = f"unlike: {given.unlike}" if isinstance(given, Difference2012) and given.unlike else ""
-    return "; ".join(part for part in (whose(given), given.data, unlike) if part)
+def about_2012(variant: str, recipe: str) -> str:
+    """Whose 2012's figures are, on what data, and how they compare unlike things with the variant of ``recipe``."""
+    given = of_2012(variant)
+    unlike = given.unlike_in(recipe) if isinstance(given, Difference2012) else ""
+    return "; ".join(part for part in (whose(given), given.data, unlike and f"unlike: {unlike}") if part)
 
 
 @styled
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[Row], recipe: str) -> Figure:
     """Top-1 differences to base: each seed, their mean with its standard error, and that of 2012."""
     rows = [row for row in rows if row.variant != BASE]
     figure = new_figure(0.9 + 0.22 * len(rows), "constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
-        draw_row(axes, place, row)
+        draw_row(axes, place, row, recipe)
     axes.axvline(0, color="black", linewidth=0.5)
     axes.set_yticks(range(len(rows)), [row.variant + ("" if row.differences else f"\n{NOT_MEASURED}") for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -177,11 +170,12 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def draw_row(axes: Axes, place: int, row: Row) -> None:
+def draw_row(axes: Axes, place: int, row: Row, recipe: str) -> None:
     if difference := row.difference(0):
         seeds = [of_seed[0] for of_seed in row.differences.values()]
         axes.plot(seeds, [place] * len(seeds), ".", color=COLORS[0], markersize=2, alpha=0.5)
         axes.errorbar(difference.mean, place, xerr=difference.standard_error, fmt="o", color=COLORS[0], markersize=3)
-    given = DIFFERENCES_2012.get(row.variant, Difference2012())
+    given = DIFFERENCES_2012[row.variant]
     if given.top1 is not None:
-        axes.plot(given.top1, place, "X" if given.unlike else "D", color=COLORS[1], markersize=3, fillstyle="none")
+        marker = "X" if given.unlike_in(recipe) else "D"
+        axes.plot(given.top1, place, marker, color=COLORS[1], markersize=3, fillstyle="none")
