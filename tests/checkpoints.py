@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from alexnet2012 import AlexNet, Recipe, paper_recipe
+from alexnet2012.core.random_streams import STREAMS
 from alexnet2012.data import Dataset, Statistics
 from alexnet2012.data.pixels import load
 from alexnet2012.evaluation.crops import views
@@ -38,6 +40,24 @@ def telling_net(dataset: Dataset, statistics: Statistics, recipe: Recipe, seed: 
             tower.fc8.weight.div_(spread)
             tower.fc8.bias.div_(spread)
     return net
+
+
+def run_contents(step: int = 7, seed: int = 0, recipe: Recipe | None = None) -> dict[str, Any]:
+    """All that a run saves, of a narrow net of five classes that has not been trained."""
+    recipe = recipe or paper_recipe(width=NARROW)
+    weights = {name: weight.detach() for name, weight in AlexNet(recipe, 5, seed).named_parameters()}
+    return {
+        "weights": weights,
+        "velocities": {name: torch.zeros_like(weight) for name, weight in weights.items()},
+        "recipe": dataclasses.asdict(recipe),
+        "classes": 5,
+        "schedule": {"best": math.inf, "epochs_since_best": 0, "plateau_drops": 0},
+        "step": step,
+        "images": 40,
+        "best_top1_error": math.inf,
+        "streams": STREAMS,
+        **checkpoint.describe_data(["a", "b", "c", "d", "e"], some_statistics(seed)),
+    }
 
 
 def write_checkpoint(path: Path, dataset: Dataset, seed: int = 0, recipe: Recipe | None = None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pickle
 import zipfile
@@ -12,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import run_contents, some_statistics
 
 from alexnet2012 import AlexNet, paper_recipe, recipe, source_recipe
-from alexnet2012.data import Statistics
 from alexnet2012.distributed import Layout
 from alexnet2012.errors import InputError
 from alexnet2012.training import PaperSGD, checkpoint
 from alexnet2012.training.optimizer import parameter_groups
 from alexnet2012.training.saver import CheckpointStore
 
-CONTENTS = {"weights": {"w": torch.arange(1000.0)}, "recipe": {"width": 0.5}, "step": 7}
+CONTENTS = run_contents(step=7)
+WEIGHT = "towers.1.conv3.weight"
 
 
 @pytest.fixture
@@ -40,8 +40,9 @@ def trained_net(seed: int) -> tuple[AlexNet, PaperSGD]:
 
 def test_what_is_saved_is_loaded(file: Path) -> None:
     saved = checkpoint.load(file)
-    assert torch.equal(saved["weights"]["w"], torch.arange(1000.0))
-    assert (saved["recipe"], saved["step"], saved["format"]) == ({"width": 0.5}, 7, checkpoint.FORMAT)
+    for kind in ("weights", "velocities"):
+        assert all(torch.equal(value, CONTENTS[kind][name]) for name, value in saved[kind].items())
+    assert (saved["recipe"], saved["step"], saved["format"]) == (CONTENTS["recipe"], 7, checkpoint.FORMAT)
 
 
 def test_a_save_that_fails_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +59,8 @@ def test_a_save_that_fails_leaves_the_old_file(file: Path, monkeypatch: pytest.M
 
 def test_the_whole_nets_weights_and_velocities_go_through_a_file(tmp_path: Path) -> None:
     net, optimizer = trained_net(seed=1)
-    checkpoint.save(tmp_path / "net.pt", {**checkpoint.gather_net(net, optimizer, Layout()), "recipe": {}})
+    of_run = run_contents(recipe=source_recipe(width=1 / 16))
+    checkpoint.save(tmp_path / "net.pt", {**of_run, **checkpoint.gather_net(net, optimizer, Layout())})
     saved = checkpoint.load(tmp_path / "net.pt")
     assert saved["weights"].keys() == saved["velocities"].keys() == dict(net.named_parameters()).keys()
 
@@ -86,18 +88,82 @@ def test_shapes_of_the_other_tower_are_those_it_has() -> None:
 
 
 def test_the_recipe_and_the_statistics_go_through_a_file(tmp_path: Path) -> None:
-    recipe = source_recipe(width=0.25).varied("no-exchange")
-    random = np.random.default_rng(0)
-    statistics = Statistics(
-        random.random((256, 256, 3), np.float32), random.random((3, 3)), random.random(3), random.random((3, 3)), 17
-    )
-    contents = {"weights": {}, "recipe": dataclasses.asdict(recipe), **checkpoint.describe_data(["a"], statistics)}
+    recipe = source_recipe(width=1 / 16).varied("no-lrn")
+    statistics = some_statistics(seed=3)
+    contents = {**run_contents(recipe=recipe), **checkpoint.describe_data(["v", "w", "x", "y", "z"], statistics)}
     checkpoint.save(tmp_path / "file.pt", contents)
     saved = checkpoint.load(tmp_path / "file.pt")
     assert checkpoint.recipe_in(saved) == recipe
-    assert saved["class_names"] == ["a"]
+    assert saved["class_names"] == ["v", "w", "x", "y", "z"]
     for name, value in vars(checkpoint.statistics_in(saved)).items():
         assert np.array_equal(value, vars(statistics)[name])
+
+
+def changed(path: Path, *keys: str, value: Any) -> None:
+    """Replace one thing in a checkpoint; None takes it away."""
+    saved = dict(torch.load(path, weights_only=True))
+    inner = saved
+    for key in keys[:-1]:
+        inner[key] = inner = dict(inner[key])
+    if value is None:
+        del inner[keys[-1]]
+    else:
+        inner[keys[-1]] = value
+    torch.save(saved, path)
+
+
+def with_value(value: float) -> torch.Tensor:
+    tensor = CONTENTS["weights"][WEIGHT].clone()
+    tensor[1, 2, 0, 1] = value
+    return tensor
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "said"),
+    [
+        (["weights", WEIGHT], with_value(torch.nan), f"the weights of {WEIGHT} are not finite"),
+        (["velocities", WEIGHT], with_value(torch.inf), f"the velocities of {WEIGHT} are not finite"),
+        (["weights", WEIGHT], CONTENTS["weights"][WEIGHT].int(), f"the weights of {WEIGHT} are torch.int32 of shape"),
+        (["weights", WEIGHT], CONTENTS["weights"][WEIGHT].to_sparse(), f"the weights of {WEIGHT} are no dense tensor"),
+        (["weights", WEIGHT], CONTENTS["weights"][WEIGHT].to("meta"), f"the weights of {WEIGHT} are no dense tensor"),
+        (["weights", WEIGHT], torch.zeros(1), r"are torch.float32 of shape \(1,\), not float32 of \(12, 16, 3, 3\)"),
+        (["weights", WEIGHT], torch.zeros(1).expand(12, 16, 3, 3), f"the weights of {WEIGHT} repeat their values"),
+        (["weights", WEIGHT], "text", f"the weights of {WEIGHT} are no dense tensor"),
+        (["weights", WEIGHT], None, f"weights: {WEIGHT} is missing"),
+        (["weights", "conv9.weight"], torch.zeros(1), "weights: conv9.weight is of another net"),
+        (["classes"], 10**9, "5 names of 1000000000 classes"),
+        (["class_names"], ["a", "b", "c", "d"], "4 names of 5 classes"),
+        (["class_names"], ["a", "b", "c", "d", 5], r"class_names.*4. is int, not str"),
+        (["class_names"], "abcde", "class_names.* is str, not list"),
+        (["statistics"], None, "it has no 'statistics'"),
+        (["statistics", "mean"], torch.full((256, 256, 3), torch.nan), "mean has values from nan"),
+        (["statistics", "mean"], torch.zeros(256, 256), "mean has shape"),
+        (["statistics", "mean"], torch.zeros(2, 2, 3), "a mean image of side 2, for images of 256"),
+        (["statistics", "images"], "many", r"images.* is str, not Tensor"),
+        (["recipe", "width"], float("nan"), "recipe field width is 'nan'"),
+        (["recipe", "kernels"], "many", "recipe field kernels is 'many'"),
+        (["recipe", "kernels"], (10**9,) * 5, "width 0.0625: conv1 would have|of another net|not float32 of"),
+        (["recipe", "lrn"], 1, "recipe field lrn is '1'"),
+        (["step"], -1, "step.* is '-1'"),
+        (["best_top1_error"], float("nan"), "best_top1_error.* is 'nan'"),
+        (["schedule"], {"best": 1.0}, "schedule.* has no 'epochs_since_best'"),
+    ],
+)
+def test_contents_that_no_run_writes_are_named(file: Path, keys: list[str], value: Any, said: str) -> None:
+    changed(file, *keys, value=value)
+    with pytest.raises(InputError, match=said) as refusal:
+        checkpoint.load(file)
+    assert str(refusal.value).startswith(f"{file}: ")
+
+
+def test_a_checkpoint_that_bursts_when_unpacked_is_refused(file: Path) -> None:
+    with zipfile.ZipFile(file) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    with pytest.raises(InputError, match="not a whole checkpoint"):
+        checkpoint.load(file)
 
 
 def test_a_recipe_of_a_newer_version_is_refused() -> None:
@@ -120,7 +186,7 @@ def cut(path: Path) -> None:
 def alter(path: Path) -> None:
     """One bit of a tensor, where only a checksum sees it."""
     content = bytearray(path.read_bytes())
-    content[content.index(torch.arange(1000.0).numpy().tobytes()) + 2002] ^= 1
+    content[content.index(CONTENTS["statistics"]["mean"].numpy().tobytes()) + 2002] ^= 1
     path.write_bytes(content)
 
 
@@ -201,9 +267,9 @@ def test_a_checkpoint_that_is_not_finite_is_passed_over_and_said(tmp_path: Path)
     store = CheckpointStore(tmp_path, keep=3)
     assert store.last_good() == "none"
     store.save(contents(5), [])
-    store.save({**contents(6), "velocities": {"w": torch.tensor([1.0, torch.inf])}}, [])
+    store.save({**contents(6), "velocities": {**CONTENTS["velocities"], WEIGHT: with_value(torch.inf)}}, [])
     store.wait()
-    said = f"{tmp_path / 'step-000000006.pt'}: the velocities of w are not finite; passed over"
+    said = f"{tmp_path / 'step-000000006.pt'}: the velocities of {WEIGHT} are not finite; passed over"
     assert store.newest() == (tmp_path / "step-000000005.pt", [said])
     assert store.last_good() == str(tmp_path / "step-000000005.pt")
 

@@ -180,9 +180,10 @@ def read_npz(path: Path, form: Form, advice: str = "") -> dict[str, NDArray[Any]
 
 
 def refuse_packed(archive: zipfile.ZipFile, size: int) -> None:
-    """Raises ValueError for a zip whose members are compressed, or larger than its ``size`` in bytes: ours are not."""
+    """Raises ValueError for a zip of compressed members, or of more than its ``size`` in bytes: ours have neither."""
     for info in archive.infolist():
-        if info.compress_type != zipfile.ZIP_STORED or not 0 <= info.file_size == info.compress_size <= size:
+        size -= info.file_size
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or size < 0:
             raise ValueError(f"{info.filename} claims {info.file_size} bytes, or is compressed")
 
 

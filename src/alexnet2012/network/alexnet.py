@@ -59,8 +59,8 @@ class AlexNet(nn.Module):
         return self.recipe.layers
 
     def classes_of(self, tower: int) -> int:
-        """Classes in ``tower``'s part of fc8: tower 0 owns the first ceil(classes / towers)."""
-        return (self.classes + self.recipe.towers - 1 - tower) // self.recipe.towers
+        """Classes in ``tower``'s part of fc8."""
+        return classes_of(self.classes, self.recipe.towers, tower)
 
     def place(self, devices: Sequence[torch.device | str]) -> AlexNet:
         """Put each tower held here on its device; one device serves all."""
@@ -131,3 +131,8 @@ class AlexNet(nn.Module):
         """Shape of ``layer``'s weights in tower ``index``, whichever process holds it."""
         inputs = getattr(self.held[0], layer).weight.shape[1:]
         return (self.classes_of(index) if layer == "fc8" else self.recipe.outputs(layer), *inputs)
+
+
+def classes_of(classes: int, towers: int, tower: int) -> int:
+    """How many of ``classes`` lie in ``tower``: tower 0 owns the first ceil(classes / towers)."""
+    return (classes + towers - 1 - tower) // towers

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from alexnet2012.errors import InputError
-from alexnet2012.network.alexnet import AlexNet
+from alexnet2012.network.alexnet import AlexNet, classes_of
 from alexnet2012.network.exchange import Exchange
 from alexnet2012.network.reference import ReferenceNet
+from alexnet2012.network.tower import Tower
 from alexnet2012.recipe import Recipe
 
 
@@ -21,6 +22,18 @@ def build_net(recipe: Recipe, classes: int, seed: int = 0, exchange: Exchange | 
     if recipe.net == "2012":
         return AlexNet(recipe, classes, seed, exchange)
     return cast(AlexNet, ReferenceNet(recipe, classes, seed))
+
+
+def parameter_shapes(recipe: Recipe, classes: int) -> dict[str, tuple[int, ...]]:
+    """Of every parameter of the whole net, by name, without making it."""
+    net: nn.Module
+    with torch.device("meta"):
+        if recipe.net == "2012":
+            parts = [classes_of(classes, recipe.towers, tower) for tower in range(recipe.towers)]
+            net = nn.ModuleDict({"towers": nn.ModuleList(Tower(recipe, *part) for part in enumerate(parts))})
+        else:
+            net = ReferenceNet(recipe, classes)
+    return {name: tuple(parameter.shape) for name, parameter in net.named_parameters()}
 
 
 def compile_net(net: nn.Module, device: torch.device) -> nn.Module:

@@ -6,7 +6,10 @@ net, so every layout loads every other's.
 
 from __future__ import annotations
 
-import dataclasses
+import math
+import types
+import typing
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,17 +18,30 @@ import torch
 from torch import Tensor
 
 from alexnet2012.core.atomic_files import atomic_write
+from alexnet2012.core.guarded_files import is_count, is_number, refuse_packed, require
 from alexnet2012.core.random_streams import refuse_other_streams
 from alexnet2012.data import Statistics
 from alexnet2012.distributed import Layout, collect
 from alexnet2012.errors import InputError
 from alexnet2012.network import AlexNet
+from alexnet2012.network.build import parameter_shapes
 from alexnet2012.recipe import Recipe, fields_of_today
 from alexnet2012.training.optimizer import PaperSGD
 
 FORMAT = 1
-ALWAYS = {"format": int, "weights": dict, "recipe": dict}  # what every checkpoint holds
-TO_GO_ON = {"step": int, "classes": int, "velocities": dict, "schedule": dict, "images": int, "best_top1_error": float}
+FORM = {  # of what it holds; a run goes on only from one with all of it
+    "weights": dict,
+    "recipe": dict,
+    "classes": is_count,
+    "class_names": [str],
+    "statistics": dict,
+    "velocities?": dict,
+    "schedule?": {"best": is_number, "epochs_since_best": is_count, "plateau_drops": is_count},
+    "step?": is_count,
+    "images?": is_count,
+    "best_top1_error?": is_number,
+}
+HINTS = typing.get_type_hints(Recipe)
 
 
 class Broken(InputError):
@@ -76,35 +92,63 @@ def load(path: Path | str) -> dict[str, Any]:
         raise InputError(f"{path}: no such checkpoint file")
     try:
         with zipfile.ZipFile(path) as archive:
+            refuse_packed(archive, path.stat().st_size)
             damaged = archive.testzip()  # every record carries a CRC-32
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True) if damaged is None else None
+        with warnings.catch_warnings(action="ignore"):  # of torch, about tensors that are refused below
+            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True) if damaged is None else None
     except Exception as error:
         raise Broken(f"{path}: not a whole checkpoint ({type(error).__name__})") from error
     if damaged is not None:
         raise Broken(f"{path}: damaged (the checksum of {damaged} differs)")
-    if not isinstance(saved, dict) or any(not isinstance(saved.get(name), kind) for name, kind in ALWAYS.items()):
+    if not isinstance(saved, dict) or not is_count(saved.get("format")):
         raise InputError(f"{path}: not a checkpoint of this project")
     if saved["format"] > FORMAT:
         raise InputError(
             f"{path}: format {saved['format']} is newer than {FORMAT}, the newest known here; update alexnet2012"
         )
-    if name := not_finite(saved):
-        raise Broken(f"{path}: the {name} are not finite")
+    try:
+        validate(saved)
+    except (ValueError, KeyError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise Broken(f"{path}: {error}") from error
     return saved
 
 
-def not_finite(saved: dict[str, Any]) -> str:
-    """What has a value that is not finite, such as ``velocities of towers.0.conv1.weight``; "" if nothing has."""
-    for kind in ("weights", "velocities"):
-        for name, value in saved.get(kind, {}).items():
-            if not value.sum().isfinite():
-                return f"{kind} of {name}"
-    return ""
+def validate(saved: dict[str, Any]) -> None:
+    """Check a checkpoint's contents, each value of a tensor among them, before any of it is used.
+
+    Raises ValueError, or what else its recipe's net meets, for contents that no run writes; InputError for a recipe of
+    a newer version.
+    """
+    require(saved, FORM)
+    recipe, classes = recipe_in(saved), saved["classes"]
+    if len(saved["class_names"]) != classes or classes < 2:
+        raise ValueError(f"{len(saved['class_names'])} names of {classes} classes")
+    shapes = parameter_shapes(recipe, classes)
+    for kind in {"weights", "velocities"} & saved.keys():
+        if different := sorted(shapes.keys() ^ saved[kind].keys(), key=str):
+            raise ValueError(f"{kind}: {different[0]} is {'missing' if different[0] in shapes else 'of another net'}")
+        for name, shape in shapes.items():
+            refuse_tensor(f"{kind} of {name}", saved[kind][name], shape)
+    side = statistics_in(saved).mean.shape[0]
+    if recipe.mean_subtracted and side != recipe.image_size:
+        raise ValueError(f"a mean image of side {side}, for images of {recipe.image_size}")
+
+
+def refuse_tensor(name: str, tensor: Any, shape: tuple[int, ...]) -> None:
+    """Raises ValueError for anything but a dense float32 tensor of ``shape`` in main memory, all values finite."""
+    if not isinstance(tensor, Tensor) or (tensor.layout, tensor.device.type) != (torch.strided, "cpu"):
+        raise ValueError(f"the {name} are no dense tensor")
+    if tensor.dtype != torch.float32 or tuple(tensor.shape) != shape:
+        raise ValueError(f"the {name} are {tensor.dtype} of shape {tuple(tensor.shape)}, not float32 of {shape}")
+    if tensor.untyped_storage().nbytes() < tensor.nbytes:
+        raise ValueError(f"the {name} repeat their values")
+    if not tensor.sum().isfinite():
+        raise ValueError(f"the {name} are not finite")
 
 
 def refuse_incomplete(saved: dict[str, Any], path: Path) -> None:
     """Raises InputError for a checkpoint that no run can go on from: an imported one, or of other random streams."""
-    if missing := [name for name, kind in TO_GO_ON.items() if not isinstance(saved.get(name), kind)]:
+    if missing := [name for name in (key.removesuffix("?") for key in FORM) if name not in saved]:
         raise InputError(f"{path}: holds no {', '.join(missing)}, so no run can go on from it; give another --out")
     refuse_other_streams(path, saved.get("streams", 1))
 
@@ -116,14 +160,34 @@ def describe_data(classes: list[str], statistics: Statistics) -> dict[str, Any]:
 
 
 def statistics_in(saved: dict[str, Any]) -> Statistics:
-    """The training set's statistics that a checkpoint carries."""
-    arrays = {name: value.numpy() for name, value in saved["statistics"].items()}
-    return Statistics(**{**arrays, "images": int(arrays["images"])})
+    """The training set's statistics that a checkpoint carries. Raises ValueError for what no images have."""
+    tensors = saved["statistics"]
+    require(tensors, dict.fromkeys(Statistics.__dataclass_fields__, Tensor))
+    return Statistics.of({name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 def recipe_in(saved: dict[str, Any]) -> Recipe:
-    """The recipe that a checkpoint carries. Raises InputError for fields this version does not know."""
+    """The recipe that a checkpoint carries.
+
+    Raises InputError for fields this version does not know, ValueError for a value of another type than its field's.
+    """
     fields = fields_of_today(saved["recipe"])
-    if unknown := fields.keys() - {field.name for field in dataclasses.fields(Recipe)}:
-        raise InputError(f"checkpoint: unknown recipe fields {', '.join(sorted(unknown))}; update alexnet2012")
+    if unknown := fields.keys() - HINTS.keys():
+        raise InputError(
+            f"checkpoint: unknown recipe fields {', '.join(sorted(map(str, unknown)))}; update alexnet2012"
+        )
+    for name, value in fields.items():
+        if not of_type(value, HINTS[name]):
+            raise ValueError(f"recipe field {name} is {str(value)[:40]!r}")
     return Recipe(**fields)
+
+
+def of_type(value: Any, hint: Any) -> bool:
+    """Whether ``value`` is of a type such as a recipe's fields have: float is finite, and may be a whole number."""
+    if isinstance(hint, types.UnionType):
+        return any(of_type(value, one) for one in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(of_type(item, typing.get_args(hint)[0]) for item in value)
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is hint
