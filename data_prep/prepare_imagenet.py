@@ -25,14 +25,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from alexnet2012.command_line import Parser, tell
+from alexnet2012.command_line import Parser, escape_what_does_not_print, tell
 from alexnet2012.core.threads import cores
 from alexnet2012.data import open_dataset
 from alexnet2012.data.imagenet_source import OFFICIAL, Source, open_source
 from alexnet2012.data.preparation import Settings, prepare
 from alexnet2012.data.preparation_verify import Check, check_archives, verify
 from alexnet2012.data.statistics import Statistics
-from alexnet2012.errors import InputError
+from alexnet2012.errors import InputError, printable
 from alexnet2012.recipe import COLORS_2014
 
 STOPPED = 130  # the shell's code for Ctrl-C
@@ -47,6 +47,7 @@ class Speed(ProgressColumn):
 
 def main(arguments: list[str] | None = None) -> int:
     """Prepare, and verify if asked to. Returns the shell's exit code."""
+    escape_what_does_not_print()
     console = Console()
     try:
         flags = parse(arguments)
@@ -115,7 +116,8 @@ def print_summary(console: Console, manifest: dict[str, Any], out: Path) -> None
     )
     table = Table("what the source's images were", "how many", "which (all in manifest.json)")
     for kind, keys in {**manifest["repaired"], "unreadable, left out": manifest["unreadable"]}.items():
-        table.add_row(kind, f"{len(keys):,}", ", ".join(keys[:3]) + ", ..." * (len(keys) > 3))
+        named = printable(", ".join(keys[:3])) + ", ..." * (len(keys) > 3)
+        table.add_row(kind, f"{len(keys):,}", Text(named))
     console.print(table)
 
 

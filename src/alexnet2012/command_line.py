@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import json
 import os
 import signal
@@ -45,6 +46,7 @@ def main(command: Callable[[], None]) -> NoReturn:
 
     A failure is one line on stderr.
     """
+    escape_what_does_not_print()
     try:
         command()
         sys.stdout.flush()
@@ -66,6 +68,12 @@ def main(command: Callable[[], None]) -> NoReturn:
         tell(f"{error.filename or 'writing'}: {error.strerror}; make room and run the same command again")
         leave(2)
     leave(0)
+
+
+def escape_what_does_not_print() -> None:
+    """Names that are no UTF-8 are printed with escapes, where stdout would raise."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def leave(code: int) -> NoReturn:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 
 class Failure(Exception):
     """Ends the command with one line and ``exit_code``.
@@ -25,8 +27,9 @@ class Failure(Exception):
 
 
 def printable(text: str) -> str:
-    """``text`` with every character that does not print in Python's notation: a line break as \\n, ESC as \\x1b."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """``text`` with what does not print in Python's notation: a line break as \\n, a byte of no UTF-8 as \\udcff."""
+    shown = (c.isprintable() or unicodedata.category(c) == "Zs" for c in text)  # Zs: spaces of all alphabets
+    return "".join(c if show else c.encode("unicode_escape").decode() for c, show in zip(text, shown, strict=True))
 
 
 class InputError(Failure):

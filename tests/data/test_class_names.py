@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from running import write_tree
@@ -21,6 +22,11 @@ def test_the_table_is_that_of_the_devkit() -> None:
 
 def test_other_names_stay() -> None:
     assert in_words(["cat", "n01440764", "n99999999"]) == ["cat", "tench, Tinca tinca", "n99999999"]
+
+
+def test_what_does_not_print_is_escaped() -> None:
+    names = [os.fsdecode(b"\xff"), "line\nbreak", "\x1b[31m", "Katze, \u732b\u3000\u72ac"]
+    assert in_words(names) == [r"\udcff", r"line\nbreak", r"\x1b[31m", "Katze, \u732b\u3000\u72ac"]
 
 
 def test_a_tree_of_wnids_says_words_and_finds_its_files(tmp_path: Path) -> None:

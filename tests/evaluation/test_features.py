@@ -13,6 +13,7 @@ from running import write_tree
 from alexnet2012 import load_checkpoint
 from alexnet2012.data import open_dataset
 from alexnet2012.data.pixels import load
+from alexnet2012.errors import InputError
 from alexnet2012.evaluation import features
 from alexnet2012.evaluation.evaluate import Passage
 from alexnet2012.evaluation.features import features_file, nearest, spread
@@ -33,6 +34,23 @@ def test_the_file_holds_fc7_of_every_image_in_order(tmp_path: Path) -> None:
     assert features_file(net, train, tmp_path, Passage(batch_size=4)) == path
     assert path.stat().st_mtime_ns == before  # found, not extracted again
     assert features_file(net, spread(train, 4), tmp_path, Passage()) != path
+
+
+@pytest.mark.parametrize("damage", ["emptied", "cut", "flipped"])
+def test_a_damaged_file_is_made_anew(damage: str, tmp_path: Path) -> None:
+    train = open_dataset(write_tree(tmp_path / "tree", classes=3, train=1, val=1), "train")
+    net = load_checkpoint(write_checkpoint(tmp_path / "net.pt", train), "cpu")
+    train = train.with_statistics(net.statistics)
+    path = features_file(net, train, tmp_path, Passage())
+    whole = path.read_bytes()
+    flipped = whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:]
+    path.write_bytes({"emptied": b"", "cut": whole[:-4], "flipped": flipped}[damage])
+    assert features_file(net, train, tmp_path, Passage()) == path
+    assert path.read_bytes() == whole
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match=f"{path.name}: is no file"):
+        features_file(net, train, tmp_path, Passage())
 
 
 def test_the_nearest_are_those_of_all_distances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

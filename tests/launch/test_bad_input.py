@@ -141,7 +141,7 @@ def test_out_that_is_no_run(tree: Path) -> None:
 def test_out_whose_configuration_is_broken(tree: Path) -> None:
     (tree.parent / "run").mkdir()
     (tree.parent / "run" / "config.json").write_text('{"settings": {"da')
-    assert_refused(train(tree), "config.json is not readable")
+    assert_refused(train(tree), "config.json: cannot be read")
 
 
 @pytest.fixture

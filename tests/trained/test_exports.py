@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,15 @@ def test_weights_that_do_not_fit_are_named(path: Path, tmp_path: Path) -> None:
         save_file(weights, bad)
         with pytest.raises(InputError, match=reason):
             save_with_weights_of(saved, bad, tmp_path / "out.pt", lrn_may_cross=True)
+    for weight in (fitting["conv2.weight"].int(), fitting["conv2.weight"] * torch.nan):
+        save_file(fitting | {"conv2.weight": weight}, bad)
+        with pytest.raises(InputError, match=f"{bad}: conv2.weight is {weight.dtype}, or not finite"):
+            save_with_weights_of(saved, bad, tmp_path / "out.pt", lrn_may_cross=True)
+    bad.unlink()
+    os.mkfifo(bad)
+    with pytest.raises(InputError, match=f"{bad}: is no file"):
+        save_with_weights_of(saved, bad, tmp_path / "out.pt")
+    bad.unlink()
     bad.write_text("no tensors")
     with pytest.raises(InputError, match="not a safetensors file"):
         save_with_weights_of(saved, bad, tmp_path / "out.pt")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet2012.ablation.differences import Measured
+from alexnet2012.core.guarded_files import Damaged, is_count, is_file, is_number, read_json
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation import ErrorRates
 from alexnet2012.evaluation.predictions import Predictions
@@ -49,7 +49,7 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """What was asked of it, fields that its version did not have at their defaults; empty before it began."""
-        found = wrote(self.directory.config, settings=dict)
+        found = wrote(self.directory.config, {"settings": {"recipe.batch_size?": is_count}, "max_steps?": is_limit})
         return found and {**found, "settings": settings_of_today(found["settings"])}
 
     @property
@@ -59,16 +59,16 @@ class Run:
     @property
     def step(self) -> int:
         """Steps it has been trained."""
-        return wrote(self.directory.state, state=str, step=int).get("step", 0)
+        return wrote(self.directory.state, STATE).get("step", 0)
 
     def trained(self, max_steps: int | None) -> bool:
         """Whether it has come to its last step, with this limit."""
-        state = wrote(self.directory.state, state=str, step=int).get("state")
+        state = wrote(self.directory.state, STATE).get("state")
         return state == "done" and self.max_steps == max_steps
 
     def rates(self) -> ErrorRates | None:
         """Its ten-crop errors, once evaluated (with their loss, which the first version left out)."""
-        found = wrote(self.errors, top1_error=float, top5_error=float, images=int)
+        found = wrote(self.errors, ERRORS)
         names = ErrorRates.__dataclass_fields__.keys()
         return ErrorRates(**{name: found[name] for name in names}) if names <= found.keys() else None
 
@@ -86,21 +86,30 @@ class Run:
         return sum(count * batch / row["images_per_second"] for count, row in zip(steps, rows, strict=True))
 
 
-def wrote(path: Path, **fields: type) -> dict[str, Any]:
-    """What a run wrote into a JSON file, with ``fields`` of these types; empty if there is no such file.
+def is_percent(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 100
+
+
+def is_limit(value: Any) -> bool:
+    """Of steps, or none."""
+    return value is None or is_count(value)
+
+
+STATE = {"state": str, "step": is_count}
+ERRORS = {"top1_error": is_percent, "top5_error": is_percent, "images": is_count, "loss?": is_number}
+
+
+def wrote(path: Path, form: dict[str, Any]) -> dict[str, Any]:
+    """What a run wrote into a JSON file, of this ``form``; empty if there is no such file.
 
     Raises InputError, naming it, for a damaged one.
     """
-    if not path.is_file():
+    if not is_file(path):
         return {}
     try:
-        found = json.loads(path.read_text())
-        for name, kind in fields.items():
-            if not isinstance(found[name], kind):
-                raise ValueError(f"{name} is {found[name]!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not as a run wrote it ({error}); remove it to have it made again") from error
-    return found
+        return read_json(path, form)
+    except Damaged as error:
+        raise InputError(f"{path}: not as a run wrote it ({error.reason}); remove it to have it made again") from error
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,13 @@ from alexnet2012.errors import InputError, printable
 CHUNK = 2**20  # bytes read at a time
 JSON_BYTES = 2**30  # at most, of a JSON file: the manifest of a million images that were all odd has 50 MB
 HEADER = re.compile(rb"\{'descr': (.+), 'fortran_order': (False|True), 'shape': \(([\d, ]*)\), \} *\n")
-PLAIN = re.compile(rb"'([<|][fiuU]\d{1,7})'")  # descr of a plain dtype
+PLAIN = re.compile(rb"'([<|](?:[fiu][1248]|U\d{1,7}))'")  # descr of a plain dtype
 
 
 class Damaged(InputError):
     """A file that does not hold what it should: its path, the reason, and what to do."""
 
-    def __init__(self, path: Path | str, reason: str, advice: str = "") -> None:
+    def __init__(self, path: str | os.PathLike[str], reason: str, advice: str = "") -> None:
         super().__init__(path, reason, advice)
         self.reason = reason
 
@@ -51,7 +51,7 @@ def is_file(path: Path) -> bool:
     return False
 
 
-def open_file(path: Path | str, advice: str = "") -> BufferedReader:
+def open_file(path: str | os.PathLike[str], advice: str = "") -> BufferedReader:
     """Open a file for reading. Raises Damaged for what is missing, or no file but a directory, pipe or device."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -63,7 +63,7 @@ def open_file(path: Path | str, advice: str = "") -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
-def read_bytes(path: Path | str, most: int, advice: str = "") -> bytes:
+def read_bytes(path: str | os.PathLike[str], most: int, advice: str = "") -> bytes:
     """The whole file. Raises Damaged as ``open_file`` does, and for one of more than ``most`` bytes."""
     with open_file(path, advice) as file:
         size = os.fstat(file.fileno()).st_size

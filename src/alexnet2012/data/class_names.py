@@ -6,6 +6,8 @@ import functools
 from collections.abc import Iterable
 from pathlib import Path
 
+from alexnet2012.errors import printable
+
 TABLE = Path(__file__).with_name("ilsvrc2012_classes.txt")  # "wnid words" a line, as in the devkit's meta.mat
 
 
@@ -16,5 +18,5 @@ def ilsvrc_words() -> dict[str, str]:
 
 
 def in_words(names: Iterable[str]) -> list[str]:
-    """``names`` with every WordNet id of ILSVRC-2012 replaced by its words."""
-    return [ilsvrc_words().get(name, name) for name in names]
+    """``names`` with every WordNet id of ILSVRC-2012 replaced by its words; what would not print is escaped."""
+    return [printable(ilsvrc_words().get(name, name)) for name in names]

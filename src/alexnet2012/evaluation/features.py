@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet2012.core.atomic_files import atomic_write
+from alexnet2012.core.guarded_files import Field, is_file, map_npy, open_file
 from alexnet2012.data import Dataset
 from alexnet2012.data.part import Part
 from alexnet2012.distributed import Layout
@@ -22,6 +24,7 @@ from alexnet2012.evaluation.predictions import fingerprint
 from alexnet2012.network import AlexNet
 
 ROWS = 1024  # features compared at a time: 16 MB
+FEATURES = Field("f", ("images", "values"))
 
 
 def spread(dataset: Dataset, count: int) -> Dataset:
@@ -50,14 +53,27 @@ def features_file(
 ) -> Path:
     """The npy file in ``directory``, which exists, with fc7 (images, 4096) of all ``dataset``, extracted if not there.
 
-    Its name is a digest of the net and the images. ``progress`` is told the number of images just done. ``net`` holds
-    all its towers. Raises InputError naming a file that is no image.
+    Its name is a digest of the net and the images, and its own checksum: a damaged file is made anew. ``progress`` is
+    told the number of images just done. ``net`` holds all its towers. Raises InputError naming a file that is no image.
     """
-    path = directory / f"fc7-{digest(net, dataset)}.npy"
-    if not path.exists():
-        with atomic_write(path) as partial:
-            extract(net, dataset, partial, passage, progress)
-    return path
+    name = f"fc7-{digest(net, dataset)}"
+    for path in directory.glob(f"{name}-*.npy"):
+        if is_file(path) and path.stem == f"{name}-{checksum(path)}":
+            return path
+        path.unlink()
+    path = directory / f"{name}.npy"
+    with atomic_write(path) as partial:
+        extract(net, dataset, partial, passage, progress)
+    return path.rename(path.with_stem(f"{name}-{checksum(path)}"))
+
+
+def checksum(path: Path) -> str:
+    """CRC-32 of a file, in hexadecimal."""
+    crc = 0
+    with open_file(path) as file:
+        while content := file.read(2**20):
+            crc = zlib.crc32(content, crc)
+    return f"{crc:08x}"
 
 
 def extract(net: AlexNet, dataset: Dataset, path: Path, passage: Passage, progress: Callable[[int], object]) -> None:
@@ -89,10 +105,10 @@ def nearest(queries: Tensor, features: Path, count: int) -> tuple[NDArray[np.flo
 
     The file is mapped part by part and let go, so its length costs no memory.
     """
-    rows = len(np.load(features, mmap_mode="r"))
+    rows = len(map_npy(features, FEATURES))
     best = torch.full((len(queries), count), torch.inf), torch.full((len(queries), count), -1)
     for first in range(0, rows, ROWS):
-        part = torch.from_numpy(np.array(np.load(features, mmap_mode="r")[first : first + ROWS]))
+        part = torch.from_numpy(np.array(map_npy(features, FEATURES)[first : first + ROWS]))
         distances = torch.cdist(queries, part, compute_mode="donot_use_mm_for_euclid_dist")
         of_part = torch.arange(first, first + len(part)).expand_as(distances)
         joined = [torch.cat(pair, 1) for pair in zip(best, (distances, of_part), strict=True)]

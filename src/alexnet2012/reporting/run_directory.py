@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from alexnet2012.core.atomic_files import remove_partials, write_text
+from alexnet2012.core.guarded_files import Damaged, is_count, read_bytes, read_json
 from alexnet2012.core.random_streams import STREAMS, refuse_other_streams
 from alexnet2012.errors import InputError
 from alexnet2012.recipe import Recipe, fields_of_today
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
+LOG_BYTES = 2**32  # at most, of metrics.jsonl: 200 a row
 BEFORE_CONFIG = re.compile(r"lock|state\.json|(config|state)\.json\.\w+\.partial")  # files written before config.json
 
 
@@ -40,7 +42,7 @@ class RunDirectory:
         """
         try:
             if self.config.is_file():
-                config = json.loads(self.config.read_text())
+                config = read_json(self.config, {"settings": dict}, "restore it, or give another --out")
                 self.refuse_other_settings(config["settings"], identity)
                 refuse_other_streams(self.config, config.get("streams", 1))
             elif self.holds_other_files():
@@ -49,9 +51,8 @@ class RunDirectory:
                 directory.mkdir(parents=True, exist_ok=True)
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(13, "Permission denied")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "config.json is not readable"
-            raise InputError(f"--out {self.path}: cannot be used ({reason}); give another directory") from error
+        except OSError as error:
+            raise InputError(f"--out {self.path}: cannot be used ({error.strerror}); give another directory") from error
 
     def holds_other_files(self) -> bool:
         """Whether there are files that a run killed before ``config.json`` was written does not leave."""
@@ -106,9 +107,9 @@ class RunDirectory:
     def state_said(self) -> tuple[str, int]:
         """State and step in ``state.json``; "" and 0 before there is one, or where it is damaged."""
         try:
-            said = json.loads(self.state.read_text())
-            return str(said["state"]), int(said["step"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            said = read_json(self.state, {"state": str, "step": is_count})
+            return said["state"], said["step"]
+        except Damaged:
             return "", 0
 
     def refuse_other_settings(self, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
@@ -137,7 +138,7 @@ class RunDirectory:
         """Drop the metrics of steps that will be trained again, and, with a warning, lines that are no row."""
         if not self.metrics.exists():
             return
-        rows = [(step_of(line), line) for line in self.metrics.read_bytes().splitlines()]
+        rows = [(step_of(line), line) for line in read_bytes(self.metrics, LOG_BYTES).splitlines()]
         if damaged := sum(of_row is None for of_row, _ in rows):
             print(f"warning: {self.metrics}: {damaged} damaged rows are dropped", file=sys.stderr, flush=True)
         kept = [line.decode() + "\n" for of_row, line in rows if of_row is not None and of_row <= step]

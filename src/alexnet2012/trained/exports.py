@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from alexnet2012.core.atomic_files import atomic_write
+from alexnet2012.core.guarded_files import open_file
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation.crops import views
 from alexnet2012.network.response_norm import InMapResponseNorm
@@ -67,6 +68,7 @@ def save_with_weights_of(saved: dict[str, Any], weights: Path, path: Path, lrn_m
     Raises InputError for weights of another shape, and, unless ``lrn_may_cross``, for a file that does not say that
     its net normalises within towers: 96 maps normalised as one (Caffe) mix the towers.
     """
+    open_file(weights).close()  # a pipe would block below
     try:
         with safe_open(weights, "pt") as file:
             lrn = (file.metadata() or {}).get("lrn")

@@ -52,6 +52,8 @@ def from_grouped(net: AlexNet, weights: Mapping[str, Tensor]) -> dict[str, Tenso
     for name, tensor in expected.items():
         if weights[name].shape != tensor.shape:
             raise InputError(f"{name} is {by(weights[name])}, in this net {by(tensor)}")
+        if not weights[name].is_floating_point() or not weights[name].float().sum().isfinite():
+            raise InputError(f"{name} is {weights[name].dtype}, or not finite; weights are finite floats")
         for tower, part in enumerate(weights[name].split(tower_sizes(net, name))):
             taken[f"towers.{tower}.{name}"] = part.float()
     return taken

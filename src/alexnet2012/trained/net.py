@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from alexnet2012.core.guarded_files import Damaged, read_bytes
 from alexnet2012.data import Dataset
 from alexnet2012.data.class_names import in_words
+from alexnet2012.data.dataset import IMAGE_BYTES
 from alexnet2012.data.pixels import SIDE, decode
 from alexnet2012.errors import InputError
 from alexnet2012.evaluation.crops import CROPS
@@ -137,9 +139,10 @@ def square_pixels(picture: Picture, side: int = SIDE) -> NDArray[np.uint8]:
     if not isinstance(picture, str | os.PathLike):
         raise TypeError(f"{type(picture).__name__}: give paths or PIL images (Image.fromarray makes one)")
     try:
-        return decode(Path(picture).read_bytes(), side)
+        return decode(read_bytes(picture, IMAGE_BYTES), side)
     except Exception as error:
-        raise InputError(f"{picture}: not a readable image ({error})") from error
+        reason = error.reason if isinstance(error, Damaged) else error
+        raise InputError(f"{picture}: not a readable image ({reason})") from error
 
 
 def load_checkpoint(
@@ -152,12 +155,7 @@ def load_checkpoint(
     ``exchange`` says which towers this process holds, where others hold the rest; several devices are a tower's each.
     Raises InputError, naming the file, for one that is missing, damaged or of another project.
     """
-    saved = checkpoint.load(Path(path))
-    try:
-        net = trained_net(saved, exchange)
-    except (KeyError, RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{path}: not a checkpoint that this version can use ({reason})") from error
+    net = trained_net(checkpoint.load(Path(path)), exchange)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     net.place([device] if isinstance(device, str | torch.device) else device)

@@ -23,6 +23,7 @@ from alexnet2012.data import Dataset, Statistics, Sums, hold_back, measure, open
 from alexnet2012.data.pixels import SIDE
 from alexnet2012.distributed import Layout, agree, gather, naming_lost_ranks, open_layout, raise_together, share
 from alexnet2012.errors import InputError
+from alexnet2012.network.build import parameter_shapes
 from alexnet2012.network.response_norm import lrn_kernel
 from alexnet2012.reporting.run_directory import RunDirectory
 from alexnet2012.training import checkpoint
@@ -217,13 +218,15 @@ def refuse_streams(settings: Settings, layout: Layout) -> None:
 
 
 def refuse_other_net(saved: dict[str, Any], trainer: Trainer, path: Path) -> None:
-    """Raises InputError for a checkpoint of another width, number of classes or number of training images."""
+    """Raises InputError for a checkpoint of another net, number of classes or number of training images."""
     checkpoint.refuse_incomplete(saved, path)
     width, classes = saved["recipe"].get("width"), saved["classes"]
     if width != trainer.recipe.width:
         raise InputError(f"{path}: of width {width}, not {trainer.recipe.width:g}; give another --out")
     if classes != trainer.net.classes:
         raise InputError(f"{path}: of {classes} classes, the data has {trainer.net.classes}; give another --out")
+    if parameter_shapes(checkpoint.recipe_in(saved), classes) != parameter_shapes(trainer.recipe, classes):
+        raise InputError(f"{path}: of a net of other layers; give another --out")
     if saved["images"] != trainer.plan.images:
         now, then = trainer.plan.images, saved["images"]
         raise InputError(f"{path}: of {then} training images, the data has {now}; restore them or give another --out")

@@ -16,10 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from alexnet2012.core.guarded_files import Damaged, is_count, is_file, read_bytes, read_json
 from alexnet2012.data.imagenet_source import OFFICIAL
 from alexnet2012.errors import InputError
 from alexnet2012.recipe import result_2012
 from alexnet2012.reporting.figures.style import COLORS, SMALL, cut, new_figure, styled
+from alexnet2012.reporting.run_directory import LOG_BYTES
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,14 @@ def read_curves(path: Path) -> Curves:
     A last row cut short by a kill is passed over. Raises InputError for a file that is no such thing.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = read_bytes(path, LOG_BYTES).decode().splitlines()
         rows = [row for place, line in enumerate(lines) if (row := parsed(line, place == len(lines) - 1))]
         for row in rows:
             if "loss" in row and "train_top1_error" in row:  # as the first version called a batch's error
                 row["batch_top1_error"] = row.pop("train_top1_error")
         training = [row for row in rows if {"step", "loss", "batch_top1_error", "lr"} <= row.keys()]
         validation = [row for row in rows if {"step", "epoch", "val_top1_error", "val_top5_error"} <= row.keys()]
-    except (OSError, ValueError, AttributeError) as error:
+    except (Damaged, ValueError, AttributeError) as error:
         raise InputError(f"{path}: no metrics.jsonl of a run ({error})") from error
     if not training:
         raise InputError(f"{path}: holds no row of training yet")
@@ -78,19 +80,18 @@ def parsed(line: str, last: bool) -> dict[str, float] | None:
             raise ValueError(f"{bad[0]} {row[bad[0]]!r} is no number")
         if row.get("epoch", 1) < 1:
             raise ValueError(f"epoch {row['epoch']}: epochs count from 1")
+        if row.get("images_per_second", 1) <= 0:
+            raise ValueError(f"images_per_second {row['images_per_second']}: is above 0")
         return row
-    except ValueError:
+    except (ValueError, RecursionError) as error:
         if last:
             return None
-        raise
+        raise ValueError(str(error)) from error
 
 
 def classes_of(config: Path) -> int | None:
-    try:
-        classes = json.loads(config.read_text()).get("classes") if config.is_file() else None
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{config}: no config.json of a run; restore or remove it") from error
-    if classes is not None and (not isinstance(classes, int) or classes < 2):
+    classes = read_json(config, dict, "restore or remove it").get("classes") if is_file(config) else None
+    if classes is not None and (not is_count(classes) or classes < 2):
         raise InputError(f"{config}: classes {classes!r} is no number of classes; restore or remove it")
     return classes
 
