@@ -56,7 +56,7 @@ def train(tree: Path, *flags: object) -> Ended:
         ("--streams", "--streams: needs one process with both towers on one CUDA device"),
         ("--placement apart", "--placement"),
         ("--exchange-at conv5", "--exchange-at"),
-        ("--without conv5", "--without"),
+        ("--without conv1", "--without"),
         ("--activation gelu", "--activation"),
         ("--no-exchange --one-tower", "run one of them at a time"),
         ("--one-tower --exchange-at conv4", "--one-tower: meets no other tower"),

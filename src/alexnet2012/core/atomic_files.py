@@ -35,9 +35,9 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text)
 
 
-def remove_partials(directory: Path) -> None:
-    """Remove what killed writers have left in ``directory``, into which nobody writes now."""
-    for partial in directory.glob(f"*{PARTIAL}"):
+def remove_partials(directory: Path, names: str = "*") -> None:
+    """Remove what killed writers of ``names`` have left in ``directory``; nobody writes such files there now."""
+    for partial in directory.glob(f"{names}.*{PARTIAL}"):
         partial.unlink(missing_ok=True)
 
 

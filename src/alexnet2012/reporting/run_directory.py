@@ -73,8 +73,8 @@ class RunDirectory:
                 f"--out {self.path}: another run is writing there ({self.holder()}); wait or stop it"
             ) from error
         self.lock = lock
-        for directory in (self.path, self.checkpoints):
-            remove_partials(directory)
+        for file in (self.config, self.state, self.metrics, self.statistics, self.checkpoints / "*.pt"):
+            remove_partials(file.parent, file.name)
         self.lock.truncate(0)
         self.lock.write(f"process {os.getpid()} on {platform.node()}\n")
         self.lock.flush()

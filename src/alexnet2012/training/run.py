@@ -220,9 +220,9 @@ def refuse_streams(settings: Settings, layout: Layout) -> None:
 def refuse_other_net(saved: dict[str, Any], trainer: Trainer, path: Path) -> None:
     """Raises InputError for a checkpoint of another net, number of classes or number of training images."""
     checkpoint.refuse_incomplete(saved, path)
-    width, classes = saved["recipe"].get("width"), saved["classes"]
+    width, classes = checkpoint.recipe_in(saved).width, saved["classes"]
     if width != trainer.recipe.width:
-        raise InputError(f"{path}: of width {width}, not {trainer.recipe.width:g}; give another --out")
+        raise InputError(f"{path}: of width {width:g}, not {trainer.recipe.width:g}; give another --out")
     if classes != trainer.net.classes:
         raise InputError(f"{path}: of {classes} classes, the data has {trainer.net.classes}; give another --out")
     if parameter_shapes(checkpoint.recipe_in(saved), classes) != parameter_shapes(trainer.recipe, classes):
