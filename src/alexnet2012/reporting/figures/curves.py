@@ -191,7 +191,7 @@ def legends(above: Axes, below: Axes, runs: Sequence[Curves]) -> None:
         Line2D([], [], color=color, label=cut(run.name, 2.6, False))
         for run, color in zip(runs, itertools.cycle(COLORS), strict=False)
     ]
-    lines: list[tuple[str, Any]] = [("training, top-1", "-"), ("validation, top-1", "--"), ("top-5", ":")]
+    lines: list[tuple[str, Any]] = [("training, top-1", "-"), ("validation, top-1", "--"), ("validation, top-5", ":")]
     styles = [Line2D([], [], color="black", linewidth=0.8, linestyle=line, label=name) for name, line in lines]
     for axes, handles, across in ((above, colors, 1), (below, styles, 3)):
         axes.legend(
