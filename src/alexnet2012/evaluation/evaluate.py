@@ -132,7 +132,7 @@ def evaluate(
     loader: str = "torch",
     workers: int = 2,
 ) -> ErrorRates:
-    """Both errors and the loss over ``dataset``, every image counted once in every layout; leaves the net's mode alone."""
+    """Both errors and the loss over ``dataset``, each image counted once in every layout; leaves the net's mode."""
     count = ErrorCount()
     passage = Passage(crops, batch_size, loader, workers)
     for scores, labels in outputs([net], [dataset.statistics], layout, dataset, passage):
