@@ -114,6 +114,10 @@ def test_a_stop_at_an_epochs_end_puts_the_validation_off(
             assert state(run) == ("preempted", step)
             assert [row["step"] for row in rows(run) if "val_top1_error" in row] == list(range(6, step, 6))
             patch.setattr(Trainer, "asked_to_stop", asked_after(6))
+    with monkeypatch.context() as patch:  # the validation is done and its row written, but no checkpoint behind it
+        patch.setattr(checkpoint, "save", no_space)
+        assert here(TRAIN, *SMALL, "--max-steps", 13, "--data", tree, "--out", run).code == 2
+        assert rows(run)[-1]["step"] == 13
     assert here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run).code == 0
     assert_same_to_the_bit(run, one_process)
 
@@ -149,6 +153,10 @@ def test_a_run_preempted_at_its_last_step_draws_no_figures_but_the_same_command_
     assert here(TRAIN, *flags).code == 0
     assert {path: path.stat().st_mtime_ns for path in figures.iterdir()} == drawn
     assert [row["step"] for row in rows(run) if "val_top1_error" in row] == [6]
+
+
+def no_space(path: Path, contents: dict) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def asked_after(step: int) -> Callable[[Trainer], bool]:

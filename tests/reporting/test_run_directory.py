@@ -74,6 +74,16 @@ def test_a_field_that_is_gone_and_had_another_value_is_refused_by_name(older: Ru
         older.claim(IDENTITY)
 
 
+def test_an_epoch_s_row_goes_where_its_validation_will_be_repeated(tmp_path: Path) -> None:
+    """The run was killed, or its disk full, between the validation and the checkpoint behind it."""
+    run = RunDirectory(tmp_path)
+    rows = [{"step": 6, "loss": 1.5}, {"step": 6, "val_top1_error": 80.0}, {"step": 7, "loss": 1.5}]
+    for validated, kept in ((True, 2), (False, 1)):
+        run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        run.drop_rows_after(6, validated)
+        assert [json.loads(line) for line in run.metrics.read_text().splitlines()] == rows[:kept]
+
+
 def test_lines_that_are_no_rows_are_dropped_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = RunDirectory(tmp_path)
     rows = [json.dumps({"step": step, "loss": 1.5}).encode() for step in (1, 2, 3)]

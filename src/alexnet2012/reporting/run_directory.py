@@ -134,14 +134,18 @@ class RunDirectory:
         }
         write_text(self.config, json.dumps(config, indent=2) + "\n")
 
-    def drop_rows_after(self, step: int) -> None:
-        """Drop the metrics of steps that will be trained again, and, with a warning, lines that are no row."""
+    def drop_rows_after(self, step: int, validated: bool = True) -> None:
+        """Drop the metrics of what will be done again, and, with a warning, lines that are no row.
+
+        Steps behind ``step`` will be; so will the validation there, unless the checkpoint is of a ``validated`` net.
+        """
         if not self.metrics.exists():
             return
-        rows = [(step_of(line), line) for line in read_bytes(self.metrics, LOG_BYTES).splitlines()]
-        if damaged := sum(of_row is None for of_row, _ in rows):
+        rows = [(place_of(line), line) for line in read_bytes(self.metrics, LOG_BYTES).splitlines()]
+        if damaged := sum(place is None for place, _ in rows):
             print(f"warning: {self.metrics}: {damaged} damaged rows are dropped", file=sys.stderr, flush=True)
-        kept = [line.decode() + "\n" for of_row, line in rows if of_row is not None and of_row <= step]
+        last = (step, validated)
+        kept = [line.decode() + "\n" for place, line in rows if place is not None and place <= last]
         write_text(self.metrics, "".join(kept))
 
 
@@ -153,10 +157,13 @@ def settings_of_today(identity: dict[str, Any]) -> dict[str, Any]:
     return others | {f"recipe.{name}": value for name, value in (defaults | fields_of_today(fields)).items()}
 
 
-def step_of(line: bytes) -> int | None:
-    """The step of a metrics row; None for a line that is none: cut short by a kill, or damaged."""
+def place_of(line: bytes) -> tuple[int, bool] | None:
+    """The step of a metrics row, and whether it is an epoch's, which comes behind the step's own.
+
+    None for a line that is no row: cut short by a kill, or damaged.
+    """
     try:
-        step = json.loads(line.decode())["step"]
+        row = json.loads(line.decode())
+        return (row["step"], "loss" not in row) if type(row["step"]) is int else None
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return step if type(step) is int else None

@@ -23,8 +23,9 @@ from alexnet2012.reporting.run_directory import RunDirectory
 class RunLog:
     """Rank 0's reports. Rows are flushed one by one; TensorBoard forgets what lies after ``step`` on resuming."""
 
-    def __init__(self, run: RunDirectory, step: int, settings: dict[str, Any]) -> None:
-        run.drop_rows_after(step)
+    def __init__(self, run: RunDirectory, step: int, settings: dict[str, Any], validated: bool = True) -> None:
+        """``step`` is done, and, if it ends an epoch, ``validated``."""
+        run.drop_rows_after(step, validated)
         self.metrics, self.rows = run.metrics, run.metrics.open("ab", buffering=0)
         wait_for_a_later_name(run.tensorboard)
         self.board: SummaryWriter | None = SummaryWriter(str(run.tensorboard), purge_step=step + 1)

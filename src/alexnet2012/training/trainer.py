@@ -109,7 +109,7 @@ class Trainer:
         Raises Diverged at what is not finite, InputError, after a checkpoint, at a file that is no image.
         """
         if self.layout.first:
-            self.log = RunLog(self.run, self.step, self.settings.identity())
+            self.log = RunLog(self.run, self.step, self.settings.identity(), not self.unvalidated)
         steps = range(self.step, self.last_step)
         batches = TrainingBatches(self.layout, self.train_set, self.plan, self.settings, steps)
         try:
