@@ -20,16 +20,17 @@ from alexnet2012.training import checkpoint
 NARROW = 1 / 16
 
 
-def some_statistics(seed: int = 0) -> Statistics:
+def some_statistics(seed: int = 0, side: int = 256) -> Statistics:
     """A mean image that differs from pixel to pixel."""
-    mean = np.random.default_rng(seed).uniform(80, 160, (256, 256, 3)).astype(np.float32)
+    mean = np.random.default_rng(seed).uniform(80, 160, (side, side, 3)).astype(np.float32)
     return Statistics(mean, np.eye(3), np.ones(3), np.eye(3), 1)
 
 
 def telling_net(dataset: Dataset, statistics: Statistics, recipe: Recipe, seed: int) -> AlexNet:
     """A net drawn from ``seed``, its last layer scaled so that classes compete on the images of ``dataset``."""
     net = AlexNet(recipe, len(dataset.classes), seed).eval()
-    images = torch.from_numpy(np.stack([load(dataset, index)[0] for index in range(min(len(dataset), 20))]))
+    shown = [load(dataset, index, recipe.image_size)[0] for index in range(min(len(dataset), 20))]
+    images = torch.from_numpy(np.stack(shown))
     (centre,) = views(images, statistics.mean_on("cpu"), recipe, 1)
     with torch.no_grad():
         logits = net(centre)
@@ -62,7 +63,8 @@ def run_contents(step: int = 7, seed: int = 0, recipe: Recipe | None = None) -> 
 
 def write_checkpoint(path: Path, dataset: Dataset, seed: int = 0, recipe: Recipe | None = None) -> Path:
     """A checkpoint of ``telling_net`` for the classes of ``dataset``, with statistics of its own."""
-    recipe, statistics = recipe or paper_recipe(width=NARROW), some_statistics(seed)
+    recipe = recipe or paper_recipe(width=NARROW)
+    statistics = some_statistics(seed, recipe.image_size)
     net = telling_net(dataset, statistics, recipe, seed)
     weights = {name: weight.detach() for name, weight in net.named_parameters()}
     contents = {"weights": weights, "recipe": dataclasses.asdict(recipe), "classes": net.classes, "step": 1}
