@@ -64,7 +64,12 @@ def test_each_activation_gets_its_best_rate_over_all_seeds(runs: list[Path]) -> 
     assert claims(best)[-1] == "ReLU is 1.8 times as fast (2012: 6)"
 
 
-def test_what_was_not_reached_is_said(tmp_path: Path) -> None:
+def test_a_run_that_diverged_at_once_is_not_the_best(runs: list[Path], tmp_path: Path) -> None:
+    diverged = write_run(tmp_path / "diverged", "tanh", 0.1, 0, [])
+    assert best_rates(read_learnings([*runs, diverged]))["tanh"].runs[0].lr == 0.002
+
+
+def test_what_was_not_reached_is_said() -> None:
     relu, tanh = (Learning(kind, 0.1, 0, errors) for kind, errors in (("relu", [50.0, 20.0]), ("tanh", [80.0, 70.0])))
     slow = Learning("tanh", 0.2, 0, [80.0, 60.0])
     lines = claims(best_rates([relu, tanh, slow]))
@@ -95,11 +100,13 @@ def test_the_command_draws_it_and_keeps_its_numbers(runs: list[Path], tmp_path: 
 
 def test_runs_that_cannot_be_compared_are_refused(runs: list[Path], tmp_path: Path) -> None:
     decayed = write_run(tmp_path / "decayed", "tanh", 0.1, 0, [50.0], **{"recipe.weight_decay": 0.004})
-    unfinished = write_run(tmp_path / "unfinished", "tanh", 0.1, 0, [])
+    old = write_run(tmp_path / "old", "tanh", 0.1, 0, [50.0])
+    rows = (old / "metrics.jsonl").read_text()
+    (old / "metrics.jsonl").write_text(rows.replace('"train_top1_error": 50.0, ', ""))
     for given, reason in (
         ([*runs, decayed], f"{decayed}: its recipe.weight_decay is 0.004, in {runs[0]} 0.0"),
-        ([*runs, unfinished], f"{unfinished}: not every epoch"),
-        (runs[:3], "none of the runs is of tanh"),
+        ([*runs, old], f"{old}: not every epoch"),
+        (runs[:3], "no run of tanh has ended an epoch"),
     ):
         assert_refused(here(DRAW, "--figure", 1, *given, "--out", tmp_path / "figures"), reason)
     (runs[0] / "config.json").write_text("[]")

@@ -67,12 +67,17 @@ class Best:
         """Errors (epochs,), the mean over the seeds."""
         return np.mean([run.errors[: self.epochs] for run in self.runs], 0)
 
+    @property
+    def error_at_end(self) -> float:
+        """Percent; inf where a run has diverged in its first epoch."""
+        return float(self.curve[-1]) if self.epochs else math.inf
+
 
 def read_learnings(runs: Sequence[Path]) -> list[Learning]:
     """What runs of one net on the same data learned.
 
-    Raises InputError, naming it, for a directory that is no run, one without a finished epoch, and one that differs
-    in more than activation, learning rate, seed and number of epochs.
+    Raises InputError, naming it, for a directory that is no run, one of a version that did not keep its training
+    errors, and one that differs in more than activation, learning rate, seed and number of epochs.
     """
     settings = [read_settings(run) for run in runs]
     for run, own in zip(runs, settings, strict=True):
@@ -96,23 +101,23 @@ def read_settings(run: Path) -> dict[str, Any]:
 def read_learning(run: Path, settings: dict[str, Any]) -> Learning:
     epochs = read_curves(run / "metrics.jsonl").validation
     errors = [row["train_top1_error"] for row in epochs if "train_top1_error" in row]
-    if not errors or len(errors) < len(epochs):
-        raise InputError(f"{run}: not every epoch of it tells its training error; train it to an epoch's end")
+    if len(errors) < len(epochs):
+        raise InputError(f"{run}: not every epoch of it tells its training error; train it again with this version")
     return Learning(settings["recipe.activation"], settings["recipe.lr"], settings["seed"], errors)
 
 
 def best_rates(learnings: Sequence[Learning]) -> dict[str, Best]:
     """The best learning rate of each activation: first at ``GOAL``, or nearest to it at the end.
 
-    Raises InputError where an activation has no run.
+    Raises InputError where an activation has no run that has ended an epoch.
     """
     best = {}
     for activation in NAMES:
         own = [one for one in learnings if one.activation == activation]
-        if not own:
-            raise InputError(f"--figure 1: none of the runs is of {activation}; give runs of both activations")
+        if not any(one.errors for one in own):
+            raise InputError(f"--figure 1: no run of {activation} has ended an epoch; give runs of both activations")
         of_rates = [Best([one for one in own if one.lr == lr]) for lr in sorted({one.lr for one in own})]
-        best[activation] = min(of_rates, key=lambda rate: (rate.reached, rate.curve[-1]))
+        best[activation] = min(of_rates, key=lambda rate: (rate.reached, rate.error_at_end))
     return best
 
 
@@ -124,7 +129,7 @@ def summary(best: dict[str, Best], learnings: Sequence[Learning]) -> dict[str, A
             "lr": rate.runs[0].lr,
             "epochs": finite(rate.reached),
             "epochs_by_seed": {str(run.seed): finite(run.reached) for run in rate.runs},
-            "error_at_end": rate.curve[-1],
+            "error_at_end": rate.error_at_end,
             "grid": sorted({one.lr for one in learnings if one.activation == activation}),
         }
     return found
