@@ -246,6 +246,34 @@ def test_dali_names_bad_files_and_does_not_crash(tmp_path):
     assert child.returncode == 0, child.stderr
 
 
+def one_image(root: Path, image: bytes) -> Dataset:
+    """A tree whose first image this is, the others whole."""
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        (root / name).mkdir(parents=True)
+        (root / name / "1.jpg").write_bytes(encode(np.asarray(photograph(90, 60, 1))))
+    (root / "train/a/1.jpg").write_bytes(image)
+    return open_dataset(root, "train")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_jpeg_with_two_frame_headers_is_refused_by_every_loader(kind, tmp_path):
+    jpeg = encode(np.asarray(photograph(90, 60, 0)))
+    start = jpeg.index(b"\xff\xc0")
+    header = jpeg[start : start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big")]
+    dataset = one_image(tmp_path, jpeg[:-2] + header + jpeg[-2:])
+    with pytest.raises(InputError, match=r"train/a/1.jpg: not a readable JPEG or PNG"):
+        run(kind, dataset, [np.arange(2)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thumbnail_within_a_jpeg_is_no_second_frame(kind, tmp_path):
+    thumbnail = b"Exif" + bytes(2) + encode(np.asarray(photograph(16, 12, 2)))
+    jpeg = encode(np.asarray(photograph(90, 60, 0)), exif=thumbnail)
+    assert jpeg.count(b"\xff\xc0") == 2
+    ((images, labels),) = run(kind, one_image(tmp_path, jpeg), [np.arange(2)])
+    assert np.abs(images[0].numpy().astype(int) - decode(jpeg)).max() <= 1 and labels.tolist() == [0, 1]
+
+
 def plain_views(index: list[int], spares: list[int]) -> Views:
     """The upper left crops of images, all with the same spares."""
     count = len(index)

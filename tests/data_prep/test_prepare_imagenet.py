@@ -507,6 +507,8 @@ def cut_class_tar(source: Path) -> None:
         (resized(TRAIN, 2**40), rf"{TRAIN}: cut short or damaged at byte \d+"),
         (resized(VAL, -1024), rf"{VAL}: cut short or damaged at byte \d+"),
         (edit_archive(VAL, of_type(b"3")), rf"{VAL}: ILSVRC2012_val_00000003.JPEG is neither a file nor a directory"),
+        (edit_archive(VAL, of_type(b"K")), rf"{VAL}: ILSVRC2012_val_00000003.JPEG is neither a file nor a directory"),
+        (edit_archive(VAL, of_type(b"g")), rf"{VAL}: cut short or damaged at byte \d+"),
         (edit_archive(TRAIN, of_type(b"2")), rf"{TRAIN}: n.*tar is a link"),
         (edit_archive(VAL, of_type(b"S")), rf"{VAL}: ILSVRC2012_val_00000003.JPEG is neither a file nor a directory"),
         (edit_archive(VAL, named("ILSVRC2012_val_00000003")), rf"{VAL}: ILSVRC2012_val_00000003 is none of .jpeg"),

@@ -87,6 +87,11 @@ def read_json(path: Path, form: Any = dict, advice: str = "") -> Any:
     return value
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a file's name is; libraries written in C++ and Rust need that."""
+    return not any(0xD800 <= ord(c) < 0xE000 for c in name)
+
+
 def require(value: Any, form: Any, name: str = "") -> None:
     """Raises ValueError, naming the place, where ``value`` is not of ``form``.
 
@@ -235,7 +240,7 @@ def map_npy(path: Path, field: Field, advice: str = "") -> np.memmap:
             field.refuse_form("the array", dtype, shape, {})
             size = os.fstat(file.fileno()).st_size
             if fortran or offset + math.prod(shape) * dtype.itemsize != size:
-                raise ValueError(f"claims shape {shape} of {dtype}, in {size} bytes")
+                raise ValueError(f"the array claims shape {shape} of {dtype}, in {size} bytes")
             return np.memmap(file, dtype, "r", offset, shape)
         except (OSError, ValueError) as error:
             raise Damaged(path, f"cannot be read ({error})", advice) from error

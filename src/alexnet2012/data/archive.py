@@ -20,7 +20,7 @@ EXTENSION = 2**20  # bytes that a header for the next one, of a long name for in
 FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
 WITHOUT_DATA = (*LINKS, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)  # whatever their size says
-EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
+EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE)  # headers that tell of the next
 
 
 class Member(NamedTuple):
@@ -72,18 +72,18 @@ def members(file: BinaryIO, path: Path, start: int = 0, stop: int | None = None)
 
 
 def _tell_of_next(kind: bytes, content: bytes) -> dict[str, str]:
-    """``path`` and ``size`` of the next member, if this header gives them. Raises ValueError."""
+    """``path`` and ``size`` of the next member, if this header gives them. Raises ValueError for a malformed one."""
     if kind == tarfile.GNUTYPE_LONGNAME:
         return {"path": os.fsdecode(content.partition(b"\0")[0])}
     told = {}
-    while kind == tarfile.XHDTYPE and content:  # "length key=value\n", the length being the record's own
+    while content:  # "length key=value\n", the length being the record's own
         length = int(content.partition(b" ")[0])
         if not 0 < length <= len(content):
             raise ValueError
         key, _, value = content[:length].partition(b" ")[2].removesuffix(b"\n").partition(b"=")
         told[os.fsdecode(key)] = os.fsdecode(value)
         content = content[length:]
-    return told
+    return told if kind == tarfile.XHDTYPE else {}
 
 
 def _odd(kind: bytes, told: dict[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from nvidia.dali import Pipeline, fn, types
 from torch import Tensor
 
 from alexnet2012.data.dataset import Dataset
-from alexnet2012.data.pixels import central_square, load, naming, open_image, read_image
+from alexnet2012.data.pixels import central_square, decode, load, naming, open_image, read_image
 from alexnet2012.data.plan import Batch, Views
 from alexnet2012.data.spares import Spares
 from alexnet2012.data.torch_loader import ahead, empty_images
@@ -25,6 +26,7 @@ from alexnet2012.recipe import ImageRecipe
 
 READ_AHEAD = 4  # batches being read, each by a thread of its own
 DECODE_AHEAD = 2  # batches being decoded while one is used
+FRAME_HEADER = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]")  # of a JPEG
 LARGEST_BATCH = 2**16  # images; DALI wants a bound, and reserves nothing for it
 Node = Any  # a value in DALI's graph: its stubs give every operator a union of types
 
@@ -102,12 +104,17 @@ class DaliLoader:
         return _Read(batch, opened, np.array([image.label for image in opened], np.int64), inputs)
 
     def _open(self, index: int) -> _Opened:
-        """Read an image and what part of it to resize: from its header Pillow tells most of what is no image."""
+        """Read an image and what part of it to resize: from its header Pillow tells most of what is no image.
+
+        A JPEG with two frame headers DALI decodes by one of them, and Pillow refuses; that of a thumbnail is no second.
+        """
         content, label = read_image(self.dataset, index)
         square = None
         if self.resizes:
             with naming(self.dataset, index):
                 square = central_square(*open_image(content).size, self.recipe.image_size)
+                if content.startswith(b"\xff\xd8") and len(FRAME_HEADER.findall(content)) > 1:
+                    decode(content)  # raises, unless one is a thumbnail's
         return _Opened(index, np.frombuffer(content, np.uint8), label, square)
 
     def _start(self, read: _Read) -> _Read:

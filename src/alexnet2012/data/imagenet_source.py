@@ -17,12 +17,11 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
-from scipy.io import loadmat
-
 from alexnet2012.core.guarded_files import is_file, open_file, read_bytes
 from alexnet2012.data.archive import Member, members
 from alexnet2012.data.class_names import in_words
 from alexnet2012.data.dataset import LOST_LINK
+from alexnet2012.data.matlab_file import read_structs
 from alexnet2012.errors import InputError
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
@@ -201,11 +200,11 @@ def _archived_images(
 
 
 def _plain(listed: Iterator[Member], path: Path, suffixes: tuple[str, ...]) -> Iterator[Member]:
-    """Members that are files with one of ``suffixes``; hidden ones are left out. Raises InputError naming any other."""
+    """Members that are files with one of ``suffixes``, without what macOS adds. Raises InputError naming any other."""
     for member in listed:
         if member.odd:
             raise InputError(f"{path}: {member.name} is {member.odd}; put its file in the archive")
-        if member.name.name.startswith("."):
+        if member.name.name.startswith("._") or member.name.name == ".DS_Store":
             continue
         if member.name.suffix.lower() not in suffixes:
             expected = ", ".join(suffixes)
@@ -240,11 +239,11 @@ def _read_devkit(directory: Path) -> Truth | None:
             meta, truth = _read_packed(archive, "meta.mat", GROUND_TRUTH)
         else:
             meta, truth = (read_bytes(folder / name, DEVKIT_BYTES) for name in ("meta.mat", GROUND_TRUTH))
-        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-        leaves = synsets[synsets["num_children"] == 0]  # the others are groups of classes
-        wnids = dict(zip(leaves["ILSVRC2012_ID"].tolist(), leaves["WNID"].tolist(), strict=True))
-        words = dict(zip(leaves["WNID"].tolist(), leaves["words"].tolist(), strict=True))
-        if not all(isinstance(text, str) and text.strip() for pair in words.items() for text in pair):
+        synsets = read_structs(meta, "synsets", ("ILSVRC2012_ID", "WNID", "words", "num_children"), DEVKIT_BYTES)
+        leaves = [synset[:3] for synset in synsets if synset[3] == 0]  # the others are groups of classes
+        wnids = {number: str(wnid) for number, wnid, _ in leaves}
+        words = {str(wnid): str(of_class) for _, wnid, of_class in leaves}
+        if not all(isinstance(text, str) and text.strip() for _, *texts in leaves for text in texts):
             raise ValueError("a class without words")
         numbers = [int(number) for number in truth.split()]
         validation = {f"ILSVRC2012_val_{i:08d}": wnids[n] for i, n in enumerate(numbers, start=1)}

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import tarfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet2012.core.guarded_files import Damaged
+from alexnet2012.data.archive import Member, members
 from alexnet2012.data.imagenet_source import MD5, OFFICIAL, Source, md5
 from alexnet2012.data.pixels import SIDE, decode, open_image
 from alexnet2012.data.preparation import Settings, Shard, plan_shards
@@ -123,14 +124,14 @@ def check_shard(shard: Shard) -> Findings:
 
 def _stored_images(content: bytes) -> list[StoredImage]:
     """Every pair of members, up to where the tar is damaged."""
-    members: list[tarfile.TarInfo] = []
-    with suppress(tarfile.TarError), tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
-        members += tar
+    listed: list[Member] = []
+    with suppress(Damaged):
+        listed += members(io.BytesIO(content), Path())
     images = []
-    for jpeg, label in zip(members[::2], members[1::2], strict=False):
-        key, text = PurePath(jpeg.name).stem, content[label.offset_data : label.offset_data + label.size]
-        paired = (jpeg.name, label.name) == (f"{key}.jpg", f"{key}.cls")
-        images.append(StoredImage(key if paired else jpeg.name, text.decode("latin-1"), jpeg.offset_data, jpeg.size))
+    for jpeg, label in zip(listed[::2], listed[1::2], strict=False):
+        key, text = jpeg.name.stem, content[label.offset : label.offset + label.length]
+        paired = (str(jpeg.name), str(label.name)) == (f"{key}.jpg", f"{key}.cls")
+        images.append(StoredImage(key if paired else str(jpeg.name), text.decode("latin-1"), jpeg.offset, jpeg.length))
     return images
 
 

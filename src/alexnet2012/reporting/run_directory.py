@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from alexnet2012.core.atomic_files import remove_partials, write_text
-from alexnet2012.core.guarded_files import Damaged, is_count, read_bytes, read_json
+from alexnet2012.core.guarded_files import Damaged, is_count, is_utf8, read_bytes, read_json
 from alexnet2012.core.random_streams import STREAMS, refuse_other_streams
 from alexnet2012.errors import InputError
 from alexnet2012.recipe import Recipe, fields_of_today
@@ -40,6 +40,8 @@ class RunDirectory:
 
         Raises InputError for one that cannot be written or holds another run, naming the setting that differs.
         """
+        if not is_utf8(str(self.path)):
+            raise InputError(f"--out {self.path}: is no UTF-8, which TensorBoard needs; give another directory")
         try:
             if self.config.is_file():
                 config = read_json(self.config, {"settings": dict}, "restore it, or give another --out")

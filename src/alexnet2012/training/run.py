@@ -18,7 +18,7 @@ import torch
 from rich.progress import Progress
 
 from alexnet2012.core.atomic_files import atomic_write
-from alexnet2012.core.guarded_files import Damaged
+from alexnet2012.core.guarded_files import Damaged, is_file
 from alexnet2012.data import Dataset, Statistics, Sums, hold_back, measure, open_dataset, steps_per_epoch
 from alexnet2012.data.pixels import SIDE
 from alexnet2012.distributed import Layout, agree, gather, naming_lost_ranks, open_layout, raise_together, share
@@ -263,7 +263,12 @@ def keep_statistics(parts: list[Sums], path: Path) -> None:
 
 
 def measured_on(path: Path, images: int) -> bool:
-    """Whether there are statistics of as many images: others are damaged, or of data that have changed since."""
+    """Whether there are statistics of as many images: others are damaged, or of data that have changed since.
+
+    Raises InputError for a directory or pipe of that name.
+    """
+    if not is_file(path):
+        return False
     try:
         return Statistics.load(path).images == images
     except Damaged:
