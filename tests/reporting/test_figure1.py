@@ -69,6 +69,14 @@ def test_a_run_that_diverged_at_once_is_not_the_best(runs: list[Path], tmp_path:
     assert best_rates(read_learnings([*runs, diverged]))["tanh"].runs[0].lr == 0.002
 
 
+def test_the_longer_of_two_runs_is_taken(runs: list[Path], tmp_path: Path) -> None:
+    longer = write_run(tmp_path / "longer", "tanh", 0.001, 0, [70, 60, 50, 40, 35, 20], **{"recipe.epochs": 6})
+    best = best_rates(read_learnings([longer, *runs]))
+    assert best["tanh"].reached == pytest.approx(4.5)  # of the other rate
+    alone = best_rates(read_learnings([longer, *runs[:4]]))
+    assert [len(run.errors) for run in alone["tanh"].runs] == [6]
+
+
 def test_what_was_not_reached_is_said() -> None:
     relu, tanh = (Learning(kind, 0.1, 0, errors) for kind, errors in (("relu", [50.0, 20.0]), ("tanh", [80.0, 70.0])))
     slow = Learning("tanh", 0.2, 0, [80.0, 60.0])

@@ -109,11 +109,14 @@ def read_learning(run: Path, settings: dict[str, Any]) -> Learning:
 def best_rates(learnings: Sequence[Learning]) -> dict[str, Best]:
     """The best learning rate of each activation: first at ``GOAL``, or nearest to it at the end.
 
-    Raises InputError where an activation has no run that has ended an epoch.
+    Of two runs that differ in their number of epochs alone the longer is taken: the rate is constant. Raises InputError
+    where an activation has no run that has ended an epoch.
     """
-    best = {}
+    best, longest = {}, {}
+    for one in sorted(learnings, key=lambda one: len(one.errors)):
+        longest[one.activation, one.lr, one.seed] = one
     for activation in NAMES:
-        own = [one for one in learnings if one.activation == activation]
+        own = [one for one in longest.values() if one.activation == activation]
         if not any(one.errors for one in own):
             raise InputError(f"--figure 1: no run of {activation} has ended an epoch; give runs of both activations")
         of_rates = [Best([one for one in own if one.lr == lr]) for lr in sorted({one.lr for one in own})]
