@@ -25,14 +25,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from alexnet2012.command_line import Parser, escape_what_does_not_print, tell
+from alexnet2012.core.command_line import Parser, escape_what_does_not_print, tell
+from alexnet2012.core.errors import InputError, printable
 from alexnet2012.core.threads import cores
 from alexnet2012.data import open_dataset
-from alexnet2012.data.imagenet_source import OFFICIAL, Source, open_source
-from alexnet2012.data.preparation import Settings, prepare
-from alexnet2012.data.preparation_verify import Check, check_archives, verify
+from alexnet2012.data.prepare.shards import Settings, prepare
+from alexnet2012.data.prepare.source import OFFICIAL, Source, open_source
+from alexnet2012.data.prepare.verify import Check, check_archives, verify
 from alexnet2012.data.statistics import Statistics
-from alexnet2012.errors import InputError, printable
 from alexnet2012.recipe import COLORS_2014
 
 STOPPED = 130  # the shell's code for Ctrl-C

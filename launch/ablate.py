@@ -11,17 +11,17 @@ from argparse import Namespace
 from pathlib import Path
 
 import train_imagenet
-from alexnet2012.ablation import estimate
-from alexnet2012.ablation.execution import Execution, slots
-from alexnet2012.ablation.study import ALL, BASE, CROPS, Planned, Run, all_runs, found_runs
-from alexnet2012.command_line import Parser, main
 from alexnet2012.core.atomic_files import write_text
+from alexnet2012.core.command_line import Parser, main
+from alexnet2012.core.errors import InputError
 from alexnet2012.core.threads import cores
-from alexnet2012.distributed import refuse_pairs, usual_placement
-from alexnet2012.errors import InputError
-from alexnet2012.reporting import ablation
+from alexnet2012.distributed.layout import refuse_pairs, usual_placement
+from alexnet2012.reporting.ablation import estimate
+from alexnet2012.reporting.ablation import table as ablation
+from alexnet2012.reporting.ablation.execution import Execution, slots
+from alexnet2012.reporting.ablation.study import ALL, BASE, CROPS, Planned, Run, all_runs, found_runs
 from alexnet2012.reporting.figures.style import save
-from alexnet2012.reporting.run_log import duration
+from alexnet2012.training.run_log import duration
 
 HERE = Path(__file__).parent
 OWN = ("out", "seed", "time_limit", "describe", "net")  # flags of train_imagenet.py that are not a study's to give
@@ -66,7 +66,7 @@ def run(given: Namespace, common: list[str]) -> None:
         raise InputError(f"--out {given.out}: {existing} is a file; name another directory")
     planned = plan(given, common)
     if given.plan:
-        tell_plan(planned, given.jobs)
+        print_plan(planned, given.jobs)
         return
     given.out.mkdir(parents=True, exist_ok=True)
     write_text(given.out / "command.json", json.dumps(sys.argv) + "\n")
@@ -123,7 +123,7 @@ def evaluation(one: Planned) -> list[str]:
     return [sys.executable, *map(str, words)]
 
 
-def tell_plan(planned: list[Planned], jobs: int) -> None:
+def print_plan(planned: list[Planned], jobs: int) -> None:
     """A line a run, and how long they will take: one training step is timed for it."""
     speed = estimate.speed(planned[0].settings.recipe, len(slots(jobs)[0].cores))
     expected = [estimate.seconds(one, speed) for one in planned]

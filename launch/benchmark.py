@@ -18,15 +18,15 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from alexnet2012.benchmark import crossing, evaluation, growth, loading, normalising, stepping
-from alexnet2012.benchmark.contest import Figure
-from alexnet2012.benchmark.photographs import refuse_small
-from alexnet2012.command_line import Parser, main
+from alexnet2012.benchmark import evaluation, exchange, growth, loading, lrn, training_step
+from alexnet2012.benchmark.compare import Figure
+from alexnet2012.benchmark.report import machine, speed_lines
+from alexnet2012.benchmark.synthetic import refuse_small
 from alexnet2012.core.atomic_files import write_text
+from alexnet2012.core.command_line import Parser, main
+from alexnet2012.core.errors import InputError
 from alexnet2012.core.threads import cores
-from alexnet2012.errors import InputError
-from alexnet2012.network.response_norm import lrn_kernel
-from alexnet2012.reporting.benchmark import machine, speed_lines
+from alexnet2012.network.lrn.layer import lrn_kernel
 from outputs import output_file
 
 Measure = Callable[[Namespace, torch.device], Iterator[Figure]]
@@ -50,8 +50,8 @@ def under_torchrun(section: str, *counts: int) -> Measure:
 
 
 SECTIONS: dict[str, Measure] = {
-    "lrn": lambda given, device: normalising.figures(device),
-    "step": lambda given, device: stepping.figures(device),
+    "lrn": lambda given, device: lrn.figures(device),
+    "step": lambda given, device: training_step.figures(device),
     "exchange": under_torchrun("between-ranks", 2),
     "loader": lambda given, device: loading.figures(device, given.data),
     "evaluate": lambda given, device: evaluation.figures(device, given.data),
@@ -59,7 +59,7 @@ SECTIONS: dict[str, Measure] = {
     "replicas": under_torchrun("of-replicas", 2, 4),
 }
 RANKS: dict[str, Callable[[torch.device], Iterator[Figure]]] = {  # what this command has several ranks measure
-    "between-ranks": crossing.figures,
+    "between-ranks": exchange.figures,
     "of-replicas": growth.replicas,
 }
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from alexnet2012.command_line import Parser, main
 from alexnet2012.core.atomic_files import write_text
+from alexnet2012.core.command_line import Parser, main
+from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
-from alexnet2012.errors import InputError
-from alexnet2012.evaluation.evaluate import Passage
+from alexnet2012.evaluation.evaluate import EvaluationSettings
 from alexnet2012.evaluation.features import spread
+from alexnet2012.evaluation.model import TrainedAlexNet, load_checkpoint
 from alexnet2012.reporting.figures import gallery
 from alexnet2012.reporting.figures.figure1 import (
     best_rates,
@@ -27,7 +28,6 @@ from alexnet2012.reporting.figures.figure1 import (
     summary,
 )
 from alexnet2012.reporting.figures.style import save
-from alexnet2012.trained import TrainedAlexNet, load_checkpoint
 from outputs import progress
 
 
@@ -110,9 +110,9 @@ def figure4(net: TrainedAlexNet, given: Namespace) -> dict[str, Figure]:
         net.refuse_other_classes(dataset, given.data)
     train, val = train.with_statistics(net.statistics), val.with_statistics(net.statistics)
     train = spread(train, given.neighbours_among or len(train))
-    passage = Passage(1, given.batch_size, given.loader, given.workers)
+    settings = EvaluationSettings(1, given.batch_size, given.loader, given.workers)
     with progress("fc7 of the training images", len(train)) as done:
-        near = gallery.neighbours(net, train, val, given.out, passage, done)
+        near = gallery.neighbours(net, train, val, given.out, settings, done)
     return gallery.guesses(net, val) | near
 
 

@@ -9,17 +9,24 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from alexnet2012.command_line import Parser, alike, main
 from alexnet2012.core.atomic_files import atomic_write, write_text
+from alexnet2012.core.command_line import Parser, alike, main
+from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
-from alexnet2012.distributed import Layout, agree, naming_lost_ranks, open_layout, usual_placement
-from alexnet2012.errors import InputError
+from alexnet2012.distributed.layout import (
+    Layout,
+    broadcast_from_main,
+    naming_lost_ranks,
+    open_layout,
+    usual_placement,
+)
 from alexnet2012.evaluation.crops import CROPS
 from alexnet2012.evaluation.ensemble import Assessment, assess, assess_kept, checked_weights
-from alexnet2012.evaluation.evaluate import Passage
+from alexnet2012.evaluation.evaluate import EvaluationSettings
+from alexnet2012.evaluation.model import TrainedAlexNet, load_checkpoint
 from alexnet2012.evaluation.predictions import load_alike, write_per_class
+from alexnet2012.network.exchange import exchange_between
 from alexnet2012.reporting.error_table import summary, table
-from alexnet2012.trained import TrainedAlexNet, load_checkpoint
 from outputs import output_file, progress, refuse_overwriting
 
 OF_CHECKPOINTS = (  # flags
@@ -81,21 +88,21 @@ def run(given: Namespace) -> None:
     placement = given.placement or usual_placement(min(towers))
     with open_layout(placement, max(towers), threads=given.threads) as layout:
         if given.average:
-            agree(layout, lambda: report(given, assess_kept(load_alike(given.average), given.weights)))
+            broadcast_from_main(layout, lambda: report(given, assess_kept(load_alike(given.average), given.weights)))
             return
-        agree(layout, lambda: check(given, layout))
+        broadcast_from_main(layout, lambda: check(given, layout))
         dataset = open_dataset(given.data, given.split)
         nets = [load_in(layout, path) for path in given.checkpoints]
         crops = given.crops if any(net.recipe.augmented for net in nets) else 1
-        if layout.first:
+        if layout.is_main:
             announce(given, layout, nets)
             if crops < given.crops:
                 print("crops    1: trained without crops and reflections, a net has one view of an image", flush=True)
-        passage = Passage(crops, given.batch_size, given.loader, given.workers)
+        settings = EvaluationSettings(crops, given.batch_size, given.loader, given.workers)
         statistics = [net.statistics for net in nets]
-        with naming_lost_ranks(layout.heartbeat), progress("images", len(dataset), layout.first) as done:
-            assessment = assess(nets, statistics, given.weights, layout, dataset, passage, kept(given, crops), done)
-        agree(layout, lambda: report(given, assessment))
+        with naming_lost_ranks(layout.heartbeat), progress("images", len(dataset), layout.is_main) as done:
+            assessment = assess(nets, statistics, given.weights, layout, dataset, settings, kept(given, crops), done)
+        broadcast_from_main(layout, lambda: report(given, assessment))
 
 
 def kept(given: Namespace, crops: int) -> set[int]:
@@ -122,7 +129,7 @@ def check(given: Namespace, layout: Layout) -> None:
 
 def load_in(layout: Layout, path: Path) -> TrainedAlexNet:
     """The checkpoint's towers that this process holds."""
-    return load_checkpoint(path, layout.devices, layout.exchange(2) if layout.split else None)
+    return load_checkpoint(path, layout.devices, exchange_between(layout, 2) if layout.split else None)
 
 
 def announce(given: Namespace, layout: Layout, nets: list[TrainedAlexNet]) -> None:

@@ -8,12 +8,12 @@ import alexnet2012.core.openmp  # noqa: F401  (before torch)
 from argparse import Namespace
 from pathlib import Path
 
-from alexnet2012.command_line import Parser, main
 from alexnet2012.core.atomic_files import atomic_write
-from alexnet2012.errors import InputError
-from alexnet2012.trained import load_checkpoint
-from alexnet2012.trained.exports import save_grouped, save_onnx, save_safetensors, save_with_weights_of
-from alexnet2012.training import checkpoint
+from alexnet2012.core.command_line import Parser, main
+from alexnet2012.core.errors import InputError
+from alexnet2012.evaluation import checkpoint
+from alexnet2012.evaluation.export import save_grouped, save_onnx, save_safetensors, save_with_weights_of
+from alexnet2012.evaluation.model import load_checkpoint
 from outputs import output_file, refuse_overwriting
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from alexnet2012.errors import InputError
+from alexnet2012.core.errors import InputError
 
 
 def output_file(text: str) -> Path:

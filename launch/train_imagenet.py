@@ -11,15 +11,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from alexnet2012.command_line import Parser, alike, main
+from alexnet2012.core.command_line import Parser, alike, main
+from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
-from alexnet2012.distributed import TIMEOUT
-from alexnet2012.errors import InputError
-from alexnet2012.network.describe import describe
+from alexnet2012.distributed.layout import TIMEOUT
+from alexnet2012.evaluation.evaluate import EvaluationSettings
+from alexnet2012.evaluation.model import load_checkpoint
 from alexnet2012.network.reference import NETS
+from alexnet2012.network.summary import describe
 from alexnet2012.recipe import MIDDLE, VARIANTS, Recipe, paper_recipe, source_recipe
 from alexnet2012.reporting.layer_table import layer_table
 from alexnet2012.training import Settings, run
+from alexnet2012.training.trainer import Trainer
 
 IMAGENET_CLASSES = 1000
 RECIPES = {"paper": paper_recipe, "source": source_recipe}
@@ -46,7 +49,6 @@ def flags() -> Parser:
         help="of products; bf16 also stores activations so",
     )
     add("--compile", action="store_true", help="compile the net at the first step: minutes; on CUDA with CUDA graphs")
-    add("--streams", action="store_true", help="a CUDA stream a tower where both are on one device")
     add("--loader", default="dali", choices=("dali", "torch"))
     add("--workers", type=int, default=2, help="decoding threads a process")
     add("--threads", type=int, help="CPU threads a process (default: OMP_NUM_THREADS, else its share of the cores)")
@@ -160,12 +162,21 @@ def describe_net(asked: Settings) -> None:
     Console().print(layer_table(title, describe(recipe, classes)))
 
 
+def draw_figures(trainer: Trainer) -> None:
+    """The paper's figures of the net as it ended, into the run's ``figures/`` and to TensorBoard."""
+    from alexnet2012.reporting.figures.gallery import show_at_end  # here: matplotlib takes a second
+
+    net = load_checkpoint(trainer.run.last, trainer.layout.devices)
+    settings = EvaluationSettings(loader=trainer.settings.loader, workers=trainer.settings.workers)
+    show_at_end(net, trainer.train_set, trainer.val_set, trainer.run, trainer.step, settings)
+
+
 def start(given: Namespace) -> None:
     asked = alike(lambda: settings(given))
     if given.describe:
         describe_net(asked)
     else:
-        run(asked)
+        run(asked, draw_figures)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ import torch
 from alexnet2012 import AlexNet, Recipe, paper_recipe
 from alexnet2012.core.random_streams import STREAMS
 from alexnet2012.data import Dataset, Statistics
-from alexnet2012.data.pixels import load
-from alexnet2012.evaluation.crops import views
-from alexnet2012.training import checkpoint
+from alexnet2012.data.dataset import load
+from alexnet2012.evaluation import checkpoint
+from alexnet2012.evaluation.crops import crops_of
 
 NARROW = 1 / 16
 
@@ -26,12 +26,12 @@ def some_statistics(seed: int = 0, side: int = 256) -> Statistics:
     return Statistics(mean, np.eye(3), np.ones(3), np.eye(3), 1)
 
 
-def telling_net(dataset: Dataset, statistics: Statistics, recipe: Recipe, seed: int) -> AlexNet:
+def distinct_net(dataset: Dataset, statistics: Statistics, recipe: Recipe, seed: int) -> AlexNet:
     """A net drawn from ``seed``, its last layer scaled so that classes compete on the images of ``dataset``."""
     net = AlexNet(recipe, len(dataset.classes), seed).eval()
     shown = [load(dataset, index, recipe.image_size)[0] for index in range(min(len(dataset), 20))]
     images = torch.from_numpy(np.stack(shown))
-    (centre,) = views(images, statistics.mean_on("cpu"), recipe, 1)
+    (centre,) = crops_of(images, statistics.mean_on("cpu"), recipe, 1)
     with torch.no_grad():
         logits = net(centre)
         spread = float(logits.std(0).mean())
@@ -62,10 +62,10 @@ def run_contents(step: int = 7, seed: int = 0, recipe: Recipe | None = None) -> 
 
 
 def write_checkpoint(path: Path, dataset: Dataset, seed: int = 0, recipe: Recipe | None = None) -> Path:
-    """A checkpoint of ``telling_net`` for the classes of ``dataset``, with statistics of its own."""
+    """A checkpoint of ``distinct_net`` for the classes of ``dataset``, with statistics of its own."""
     recipe = recipe or paper_recipe(width=NARROW)
     statistics = some_statistics(seed, recipe.image_size)
-    net = telling_net(dataset, statistics, recipe, seed)
+    net = distinct_net(dataset, statistics, recipe, seed)
     weights = {name: weight.detach() for name, weight in net.named_parameters()}
     contents = {"weights": weights, "recipe": dataclasses.asdict(recipe), "classes": net.classes, "step": 1}
     checkpoint.save(path, contents | checkpoint.describe_data(dataset.classes, statistics))

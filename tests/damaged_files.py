@@ -37,24 +37,28 @@ from checkpoints import write_checkpoint
 from running import write_tree
 
 from alexnet2012 import AlexNet, load_checkpoint, paper_recipe
-from alexnet2012.ablation.study import Run
-from alexnet2012.data import open_dataset, pixels, preparation, preparation_verify, preparation_workers
-from alexnet2012.data.imagenet_source import open_source
-from alexnet2012.data.preparation import Settings, prepare
+from alexnet2012.core.errors import InputError
+from alexnet2012.data import dataset as pixels
+from alexnet2012.data import open_dataset
+from alexnet2012.data.prepare import shards as preparation
+from alexnet2012.data.prepare import verify as preparation_verify
+from alexnet2012.data.prepare import workers as preparation_workers
+from alexnet2012.data.prepare.shards import Settings, prepare
+from alexnet2012.data.prepare.source import open_source
 from alexnet2012.data.shards import ShardDataset
-from alexnet2012.distributed import Layout
-from alexnet2012.errors import InputError
-from alexnet2012.evaluation import features
-from alexnet2012.evaluation.evaluate import Passage
+from alexnet2012.distributed.layout import Layout
+from alexnet2012.evaluation import checkpoint, features
+from alexnet2012.evaluation import model as trained_net
+from alexnet2012.evaluation.evaluate import EvaluationSettings
+from alexnet2012.evaluation.export import save_grouped, save_with_weights_of
 from alexnet2012.evaluation.predictions import Predictions, average, fingerprint, load_alike
+from alexnet2012.reporting.ablation.study import Run
 from alexnet2012.reporting.figures.curves import draw_curves, read_curves
-from alexnet2012.reporting.run_directory import RunDirectory
-from alexnet2012.trained import net as trained_net
-from alexnet2012.trained.exports import save_grouped, save_with_weights_of
-from alexnet2012.training import PaperSGD, checkpoint
+from alexnet2012.training import PaperSGD
+from alexnet2012.training.checkpoint_store import CheckpointStore, restore_net
 from alexnet2012.training.optimizer import parameter_groups
 from alexnet2012.training.run import training_statistics
-from alexnet2012.training.saver import CheckpointStore
+from alexnet2012.training.run_directory import RunDirectory
 from alexnet2012.training.schedule import Schedule
 from alexnet2012.training.settings import Settings as TrainingSettings
 
@@ -115,7 +119,7 @@ def write_net(directory: Path) -> None:
     for name in ("predictions.npz", "others.npz"):
         Predictions(probabilities, np.arange(6) % 3, ["a", "b", "c"], 10, "data").save(directory / name)
     train = open_dataset(tree, "train").with_statistics(net.statistics)
-    features.features_file(net, train, directory, Passage(batch_size=6)).rename(directory / "fc7.npy")
+    features.features_file(net, train, directory, EvaluationSettings(batch_size=6)).rename(directory / "fc7.npy")
 
 
 def write_run(directory: Path) -> None:
@@ -140,7 +144,7 @@ def write_run(directory: Path) -> None:
     contents = {
         "weights": weights, "velocities": weights, "recipe": dataclasses.asdict(RECIPE), "classes": 3, "step": 4,
         "schedule": {"best": 40.0, "epochs_since_best": 0, "plateau_drops": 0}, "images": 6, "best_top1_error": 40.0,
-        "epochs_since_best": 0, "unvalidated": False, "streams": 2, "seed": 0, "settings": settings.identity(),
+        "epochs_since_best": 0, "validation_pending": False, "streams": 2, "seed": 0, "settings": settings.identity(),
         **checkpoint.describe_data(train.classes, statistics),
     }  # fmt: skip
     for step in (4, 5):
@@ -237,7 +241,7 @@ def read_resumed(directory: Path, path: Path) -> Any:
     statistics = checkpoint.statistics_in(saved)
     net = AlexNet(RECIPE, 3)
     optimizer = PaperSGD(parameter_groups(net, RECIPE), 0.01)
-    checkpoint.restore_net(net, optimizer, saved)
+    restore_net(net, optimizer, saved)
     schedule = Schedule("plateau", optimizer, RECIPE, 100)
     schedule.load_state_dict(saved["schedule"])
     schedule.before_step(saved["step"])
@@ -288,7 +292,7 @@ def read_features(directory: Path, path: Path) -> Any:
     train = open_dataset(directory.parent / "tree", "train").with_statistics(net.statistics)
     if os.path.lexists(path):
         path.rename(directory / FEATURES["name"])
-    kept = features.features_file(net, train, directory, Passage(batch_size=6))
+    kept = features.features_file(net, train, directory, EvaluationSettings(batch_size=6))
     return features.nearest(torch.ones(2, np.load(kept, mmap_mode="r").shape[1]), kept, 4)
 
 
@@ -571,7 +575,7 @@ def expected_of(root: Path) -> dict[str, str]:
     train = open_dataset(root / "tree", "train").with_statistics(net.statistics)
     scratch, digests = root / SCRATCH, {}
     scratch.mkdir()
-    FEATURES["name"] = features.features_file(net, train, scratch, Passage(batch_size=6)).name
+    FEATURES["name"] = features.features_file(net, train, scratch, EvaluationSettings(batch_size=6)).name
     for pair in PAIRS:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.copytree(root / pair.family, scratch)

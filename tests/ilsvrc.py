@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from alexnet2012.data import preparation_workers
-from alexnet2012.data.imagenet_source import open_source
-from alexnet2012.data.preparation import Settings, prepare
+from alexnet2012.data.prepare import workers as preparation_workers
+from alexnet2012.data.prepare.shards import Settings, prepare
+from alexnet2012.data.prepare.source import open_source
 
 WNIDS = [
     f"n{number:08d}"

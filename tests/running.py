@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet2012.training import checkpoint
+from alexnet2012.evaluation import checkpoint
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "launch" / "train_imagenet.py"

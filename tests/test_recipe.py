@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alexnet2012 import paper_recipe, source_recipe
-from alexnet2012.errors import InputError
+from alexnet2012.core.errors import InputError
 from alexnet2012.network.reference import NETS
 from alexnet2012.recipe import LAYERS, VARIANTS, Recipe
 

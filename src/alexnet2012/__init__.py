@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from alexnet2012.evaluation.model import TrainedAlexNet, load_checkpoint
     from alexnet2012.network import AlexNet, LocalResponseNorm
     from alexnet2012.recipe import Recipe, paper_recipe, source_recipe
-    from alexnet2012.trained import TrainedAlexNet, load_checkpoint
 
 __all__ = [
     "AlexNet", "LocalResponseNorm", "Recipe", "TrainedAlexNet", "load_checkpoint", "paper_recipe", "source_recipe",
@@ -14,8 +14,8 @@ __all__ = [
 ROOMS = {
     "AlexNet": "network",
     "LocalResponseNorm": "network",
-    "TrainedAlexNet": "trained",
-    "load_checkpoint": "trained",
+    "TrainedAlexNet": "evaluation.model",
+    "load_checkpoint": "evaluation.model",
 }
 
 

@@ -9,50 +9,57 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet2012.benchmark import crossing, growth, loading, normalising, stepping
-from alexnet2012.benchmark.photographs import prepared_and_files
+from alexnet2012.benchmark import exchange, growth, loading, lrn, training_step
+from alexnet2012.benchmark.synthetic import prepared_and_files
 from alexnet2012.data import open_dataset
-from alexnet2012.network.describe import describe
+from alexnet2012.network.summary import describe
 from alexnet2012.recipe import paper_recipe
 
 CPU = torch.device("cpu")
 
 
 def test_operations_of_a_step_are_the_references() -> None:
-    assert stepping.operations(paper_recipe()) == pytest.approx(4.14e9, rel=0.005)
+    assert training_step.operations(paper_recipe()) == pytest.approx(4.14e9, rel=0.005)
 
 
 def test_the_product_has_as_many_operations_as_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    done = []
-    monkeypatch.setattr(torch, "mm", lambda a, b, out: done.append(2 * a.shape[0] * a.shape[1] * b.shape[1]))
-    stepping.product(8, CPU, "fp32")()
-    assert sum(done) == pytest.approx(8 * stepping.operations(paper_recipe()), rel=0.005)
+    done, mm = [], torch.mm
+
+    def count(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        if out is None:  # of the layers, which are counted on the way
+            return mm(a, b)
+        done.append(2 * a.shape[0] * a.shape[1] * b.shape[1])
+        return out
+
+    monkeypatch.setattr(torch, "mm", count)
+    training_step.product(8, CPU, "fp32")()
+    assert sum(done) == pytest.approx(8 * training_step.operations(paper_recipe()), rel=0.005)
 
 
 def test_their_lrn_is_the_same_function() -> None:
     x, gradient = torch.randn(2, 48, 5, 5) * 50, torch.randn(2, 48, 5, 5)
     x.requires_grad_()
-    ours, theirs = normalising.LocalResponseNorm(), normalising.their_lrn(paper_recipe())
+    ours, theirs = lrn.LocalResponseNorm(), lrn.their_lrn(paper_recipe())
     torch.testing.assert_close(ours(x), theirs(x))
     for passed in ("backward", "both"):
-        (one,), (other,) = (normalising.work(lrn, x, gradient, passed)() for lrn in (ours, theirs))
+        (one,), (other,) = (lrn.work(one, x, gradient, passed)() for one in (ours, theirs))
         torch.testing.assert_close(one, other)
 
 
 def test_the_usual_net_has_the_usual_number_of_parameters() -> None:
     """An ungrouped net of the paper's kernels: 62,378,344."""
     with torch.device("meta"):
-        net = stepping.usual_net()
+        net = training_step.usual_net()
     assert sum(weight.numel() for weight in net.parameters()) == 62_378_344
 
 
 def test_the_crossings_are_those_of_the_net() -> None:
-    sent = crossing.sent(1, CPU)
+    sent = exchange.sent(1, CPU)
     assert [x.numel() for x in sent] == [layer.crossing for layer in describe(paper_recipe()) if layer.crossing][:-1]
 
 
 def test_a_step_without_communication_computes_the_same_shapes() -> None:
-    mirror = crossing.Mirror(1)
+    mirror = exchange.Mirror(1)
     assert mirror.meet([torch.zeros(2, 3, 4, 4)], "conv3")[0].shape == (2, 6, 4, 4)
     assert mirror.join([torch.zeros(2, 4)], "fc8", 7).shape == (2, 7)
 

@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from alexnet2012.distributed import open_layout
+from alexnet2012.distributed.layout import open_layout
 
 os.sched_getaffinity = lambda process: set(range(8))
 with open_layout() as layout:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from alexnet2012 import AlexNet, paper_recipe
+from alexnet2012.core.errors import InputError
 from alexnet2012.core.random_streams import STREAMS, Purpose, philox, refuse_other_streams, torch_seed
-from alexnet2012.data import TrainingPlan, hold_back, open_dataset
+from alexnet2012.data import TrainingPlan, hold_out, open_dataset
 from alexnet2012.data.statistics import Statistics
-from alexnet2012.errors import InputError
 from alexnet2012.network.dropout import keys
 
 SEEDS = (0, 1, 2, 3, 255, 256, 512, 768, 2**32, 2**32 + 1, 2**62, 2**63 - 1)
@@ -31,8 +31,8 @@ def test_what_the_project_draws_at_one_seed_is_unrelated() -> None:
     plan = TrainingPlan(paper_recipe(), len(train), 1000, 0, Statistics.none(), 2)
     net = AlexNet(paper_recipe(width=1 / 16), seed=0)
     weights = [getattr(tower, layer).weight for tower in net.held for layer in ("conv2", "fc6")]
-    drawn = [plan.views(step).index for step in (0, plan.steps_per_epoch)]
-    drawn += [plan.views(0).top * 32 + plan.views(0).left, hold_back(train, 0.5, 0)[1].indices[:1000]]
+    drawn = [plan.augmentations(step).index for step in (0, plan.steps_per_epoch)]
+    drawn += [plan.augmentations(0).top * 32 + plan.augmentations(0).left, hold_out(train, 0.5, 0)[1].indices[:1000]]
     drawn += [weight.detach().flatten()[:1000].numpy() for weight in weights]
     for one, other in itertools.combinations([values[:600] for values in drawn], 2):
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.2

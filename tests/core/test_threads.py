@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from running import ROOT, SMALL, TRAIN, here, start
 
-from alexnet2012.ablation.execution import slots
 from alexnet2012.core import threads
 from alexnet2012.core.threads import cores, cpu_quota, usual_threads
+from alexnet2012.reporting.ablation.execution import slots
 
 SAY_THREADS = Path(__file__).with_name("say_threads.py")
 

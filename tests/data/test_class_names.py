@@ -9,7 +9,7 @@ from running import write_tree
 
 from alexnet2012.data import open_dataset
 from alexnet2012.data.class_names import ilsvrc_words, in_words
-from alexnet2012.data.imagenet_source import open_source
+from alexnet2012.data.prepare.source import open_source
 
 
 def test_the_table_is_that_of_the_devkit() -> None:

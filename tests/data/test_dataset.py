@@ -11,10 +11,10 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 
-from alexnet2012.data import dataset as module
+from alexnet2012.core.errors import InputError
+from alexnet2012.data import datasets as module
 from alexnet2012.data import open_dataset
-from alexnet2012.data.pixels import load
-from alexnet2012.errors import InputError
+from alexnet2012.data.dataset import load
 
 
 def tree(root: Path, files: list[str]) -> Path:

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet2012.data import Dataset, TrainingPlan, Views, evaluation_batches, open_dataset, open_loader
+from alexnet2012.core.errors import InputError
+from alexnet2012.data import Augmentations, Dataset, TrainingPlan, evaluation_batches, open_dataset, open_loader
 from alexnet2012.data.pixels import decode
 from alexnet2012.data.statistics import Statistics
-from alexnet2012.errors import InputError
 from alexnet2012.recipe import paper_recipe
 
 KINDS = ("torch", "dali")
@@ -103,7 +103,7 @@ def both(dataset: Dataset, batches: list) -> tuple[float, list[tuple[torch.Tenso
 
 def test_jpegs_of_256_become_the_same_crops_to_the_bit():
     dataset = Memory([encode(np.asarray(photograph(256, 256, seed)), quality=90) for seed in range(24)])
-    views = [plan(dataset, 8).views(step) for step in range(6)]
+    views = [plan(dataset, 8).augmentations(step) for step in range(6)]
     difference, batches = both(dataset, views)
     assert difference == 0
     for (images, labels), asked in zip(batches, views, strict=True):
@@ -116,7 +116,7 @@ def test_jpegs_of_256_become_the_same_crops_to_the_bit():
 
 def test_resized_files_of_every_kind_differ_by_one_at_most(odd_tree):
     dataset = open_dataset(odd_tree, "train")
-    crops, _ = both(dataset, [plan(dataset, 6).views(step) for step in range(3)])
+    crops, _ = both(dataset, [plan(dataset, 6).augmentations(step) for step in range(3)])
     whole, batches = both(dataset, list(evaluation_batches(len(dataset), 7)))
     assert crops <= 1 + 1e-4 and whole <= 1
     assert [len(labels) for _, labels in batches] == [7, 7, 4]
@@ -125,7 +125,7 @@ def test_resized_files_of_every_kind_differ_by_one_at_most(odd_tree):
 
 def test_the_sample_differs_by_one_at_most():
     dataset = open_dataset("sample", "train")
-    difference, _ = both(dataset, [plan(dataset, 32).views(step) for step in range(3)])
+    difference, _ = both(dataset, [plan(dataset, 32).augmentations(step) for step in range(3)])
     assert difference <= 1 + 1e-4
 
 
@@ -134,7 +134,7 @@ def test_offsets_are_exact_to_the_pixel(kind):
     rows, columns = np.mgrid[:256, :256].astype(np.uint8)
     dataset = Memory([encode(np.stack([rows, columns, columns], -1), "PNG")])
     offsets = np.arange(33)
-    views = Views(
+    views = Augmentations(
         np.zeros(66, np.int64),
         np.tile(offsets, 2),
         np.tile(offsets[::-1], 2),
@@ -158,14 +158,14 @@ def test_batches_of_any_size_come_in_order(kind):
     found = run(kind, dataset, iter(batches), workers=3)
     assert [labels.tolist() for _, labels in found] == [dataset.labels[batch].tolist() for batch in batches]
     assert [tuple(images.shape) for images, _ in found] == [(size, 256, 256, 3) for size in sizes]
-    ((images, labels),) = run(kind, dataset, [plan(dataset, 8).views(0, 4, 4)])
+    ((images, labels),) = run(kind, dataset, [plan(dataset, 8).augmentations(0, 4, 4)])
     assert images.shape == (0, 3, 224, 224) and images.dtype == torch.float32 and labels.shape == (0,)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_stay_as_they_were_handed_out(kind):
     dataset = open_dataset("sample", "val")
-    batches = [plan(dataset, 16).views(step) for step in range(8)]
+    batches = [plan(dataset, 16).augmentations(step) for step in range(8)]
     loader = open_loader(kind, dataset, batches, RECIPE, 2)
     kept = [(images, images.clone()) for images, _ in loader]
     loader.close()
@@ -183,7 +183,7 @@ def test_nothing_runs_on_after_close(kind):
     dataset = open_dataset("sample", "val")
     run(kind, dataset, [np.arange(4)])  # DALI and torch keep some threads of their own
     before = threads()
-    loader = open_loader(kind, dataset, (plan(dataset, 16).views(step) for step in range(50)), RECIPE, 4)
+    loader = open_loader(kind, dataset, (plan(dataset, 16).augmentations(step) for step in range(50)), RECIPE, 4)
     batches = iter(loader)
     next(batches)
     assert threads() > before
@@ -274,16 +274,16 @@ def test_a_thumbnail_within_a_jpeg_is_no_second_frame(kind, tmp_path):
     assert np.abs(images[0].numpy().astype(int) - decode(jpeg)).max() <= 1 and labels.tolist() == [0, 1]
 
 
-def plain_views(index: list[int], spares: list[int]) -> Views:
-    """The upper left crops of images, all with the same spares."""
+def plain_views(index: list[int], replacements: list[int]) -> Augmentations:
+    """The upper left crops of images, all with the same replacements."""
     count = len(index)
     edges, shift = np.zeros(count, np.int64), np.zeros((count, 3), np.float32)
-    return Views(np.array(index), edges, edges, np.zeros(count, bool), shift, np.tile(spares, (count, 1)))
+    return Augmentations(np.array(index), edges, edges, np.zeros(count, bool), shift, np.tile(replacements, (count, 1)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bad_images_are_skipped_for_the_plans_spares(kind, tmp_path):
-    """Met again in batches that are read already, too; and where the first spares are no better."""
+    """Met again in batches that are read already, too; and where the first replacements are no better."""
     files = [encode(np.full((256, 256, 3), value, np.uint8), "JPEG") for value in range(24)]
     files[3], files[9], files[17] = files[3][:-200], b"no image", files[17][: len(files[17]) // 2]
     files[18] = encode(np.full((256, 256, 3), 18, np.uint8), "PNG")[:100]
@@ -297,7 +297,7 @@ def test_bad_images_are_skipped_for_the_plans_spares(kind, tmp_path):
     values = [images[:, 0, 0, 0].round().int().tolist() for images, _ in loader]
     loader.close()
     assert values == [[0, 1, 2, 20, 4, 5, 6, 7], [21, 21, 10, 21], [22, 22, 22, 1], [23] * 4]
-    assert sorted(loader.spares.skipped) == [3, 9, 17, 18]
+    assert sorted(loader.replacements.skipped) == [3, 9, 17, 18]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet2012.data.dataset import ArrayDataset
-from alexnet2012.data.pixels import central_square, cut, decode, finish, load, scaled
-from alexnet2012.data.plan import Views
+from alexnet2012.data.dataset import load
+from alexnet2012.data.datasets import ArrayDataset
+from alexnet2012.data.pixels import central_square, cut, decode, finish, scaled
+from alexnet2012.data.plan import Augmentations
 from alexnet2012.data.statistics import Statistics
 from alexnet2012.network.reference import NETS
 from alexnet2012.recipe import paper_recipe, source_recipe
@@ -28,11 +29,13 @@ def encoded(image: Image.Image, kind: str = "PNG", **settings) -> bytes:
     return file.getvalue()
 
 
-def views(count: int, divisor: float = 1.0) -> Views:
+def views(count: int, divisor: float = 1.0) -> Augmentations:
     """Odd rows are reflected."""
     top, left = DRAWS.integers(0, 33, (2, count))
     shift = DRAWS.normal(0, 9, (count, 3)).astype(np.float32)
-    return Views(np.arange(count), top, left, np.arange(count) % 2 == 1, shift, np.zeros((count, 4), np.int64), divisor)
+    return Augmentations(
+        np.arange(count), top, left, np.arange(count) % 2 == 1, shift, np.zeros((count, 4), np.int64), divisor
+    )
 
 
 def triangle(side: int, scaled: int, first: int) -> NDArray[np.float64]:

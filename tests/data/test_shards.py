@@ -17,9 +17,9 @@ import webdataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from alexnet2012.core.errors import InputError
 from alexnet2012.data.shards import FILES, INDEX, ShardDataset, ShardWriter, seal
 from alexnet2012.data.statistics import Sums
-from alexnet2012.errors import InputError
 from alexnet2012.evaluation.predictions import fingerprint
 
 

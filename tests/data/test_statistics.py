@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet2012.data.dataset import ArrayDataset, open_dataset
+from alexnet2012.core.errors import InputError
+from alexnet2012.data.dataset import measure
+from alexnet2012.data.datasets import ArrayDataset, open_dataset
 from alexnet2012.data.pixels import decode
-from alexnet2012.data.statistics import Statistics, Sums, measure
-from alexnet2012.errors import InputError
+from alexnet2012.data.statistics import Statistics, Sums
 
 
 def colored(count: int) -> ArrayDataset:

@@ -22,13 +22,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet2012.data import open_dataset, preparation, preparation_verify, preparation_workers
-from alexnet2012.data.imagenet_source import OFFICIAL, open_source
+from alexnet2012.core.errors import InputError
+from alexnet2012.data import open_dataset
 from alexnet2012.data.pixels import decode
-from alexnet2012.data.preparation import Settings, prepare
+from alexnet2012.data.prepare import shards as preparation
+from alexnet2012.data.prepare import verify as preparation_verify
+from alexnet2012.data.prepare import workers as preparation_workers
+from alexnet2012.data.prepare.shards import Settings, prepare
+from alexnet2012.data.prepare.source import OFFICIAL, open_source
 from alexnet2012.data.shards import FILES, ShardDataset, read_manifest
 from alexnet2012.data.statistics import Statistics
-from alexnet2012.errors import InputError
 from alexnet2012.recipe import COLORS_2014
 from prepare_imagenet import main
 

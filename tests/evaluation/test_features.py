@@ -11,11 +11,11 @@ from checkpoints import write_checkpoint
 from running import write_tree
 
 from alexnet2012 import load_checkpoint
+from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
-from alexnet2012.data.pixels import load
-from alexnet2012.errors import InputError
+from alexnet2012.data.dataset import load
 from alexnet2012.evaluation import features
-from alexnet2012.evaluation.evaluate import Passage
+from alexnet2012.evaluation.evaluate import EvaluationSettings
 from alexnet2012.evaluation.features import features_file, nearest, spread
 
 
@@ -23,7 +23,7 @@ def test_the_file_holds_fc7_of_every_image_in_order(tmp_path: Path) -> None:
     train = open_dataset(write_tree(tmp_path / "tree", classes=3, train=3, val=1), "train")
     net = load_checkpoint(write_checkpoint(tmp_path / "net.pt", train), "cpu")
     train = train.with_statistics(net.statistics)
-    path = features_file(net, train, tmp_path, Passage(batch_size=4))
+    path = features_file(net, train, tmp_path, EvaluationSettings(batch_size=4))
     rows = np.load(path, mmap_mode="r")
     for index in range(len(train)):
         pixels = load(train, index)[0][16:240, 16:240].astype(np.float32) - net.statistics.mean[16:240, 16:240]
@@ -31,9 +31,9 @@ def test_the_file_holds_fc7_of_every_image_in_order(tmp_path: Path) -> None:
             expected = net(torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()), return_features=True)[1]["fc7"]
         np.testing.assert_allclose(rows[index], expected[0], atol=1e-4)
     before = path.stat().st_mtime_ns
-    assert features_file(net, train, tmp_path, Passage(batch_size=4)) == path
+    assert features_file(net, train, tmp_path, EvaluationSettings(batch_size=4)) == path
     assert path.stat().st_mtime_ns == before  # found, not extracted again
-    assert features_file(net, spread(train, 4), tmp_path, Passage()) != path
+    assert features_file(net, spread(train, 4), tmp_path, EvaluationSettings()) != path
 
 
 @pytest.mark.parametrize("damage", ["emptied", "cut", "flipped"])
@@ -41,16 +41,16 @@ def test_a_damaged_file_is_made_anew(damage: str, tmp_path: Path) -> None:
     train = open_dataset(write_tree(tmp_path / "tree", classes=3, train=1, val=1), "train")
     net = load_checkpoint(write_checkpoint(tmp_path / "net.pt", train), "cpu")
     train = train.with_statistics(net.statistics)
-    path = features_file(net, train, tmp_path, Passage())
+    path = features_file(net, train, tmp_path, EvaluationSettings())
     whole = path.read_bytes()
     flipped = whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:]
     path.write_bytes({"emptied": b"", "cut": whole[:-4], "flipped": flipped}[damage])
-    assert features_file(net, train, tmp_path, Passage()) == path
+    assert features_file(net, train, tmp_path, EvaluationSettings()) == path
     assert path.read_bytes() == whole
     path.unlink()
     path.mkdir()
     with pytest.raises(InputError, match=f"{path.name}: is no file"):
-        features_file(net, train, tmp_path, Passage())
+        features_file(net, train, tmp_path, EvaluationSettings())
 
 
 def test_the_nearest_are_those_of_all_distances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

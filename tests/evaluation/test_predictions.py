@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from running import write_tree
 
+from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
-from alexnet2012.data.part import Part
-from alexnet2012.errors import InputError
+from alexnet2012.data.subset import Subset
 from alexnet2012.evaluation.ensemble import assess_kept, checked_weights
 from alexnet2012.evaluation.predictions import Predictions, average, fingerprint, load_alike, write_per_class
 
@@ -133,7 +133,7 @@ def test_a_fingerprint_tells_images_apart_but_not_places(tmp_path: Path) -> None
     assert fingerprint(val) == fingerprint(open_dataset(there, "val"))
     others = [
         *(open_dataset(path, "val") for path in (fewer, renamed)),
-        Part(val, np.array([0, 1])),
-        Part(val, np.array([0, 3])),
+        Subset(val, np.array([0, 1])),
+        Subset(val, np.array([0, 3])),
     ]
     assert len({fingerprint(dataset) for dataset in [val, *others]}) == 5

@@ -12,7 +12,7 @@ import pytest
 import torch
 from running import SMALL, TRAIN, Ended, assert_refused, here, torchrun, write_tree
 
-from alexnet2012.reporting.run_directory import RunDirectory
+from alexnet2012.training.run_directory import RunDirectory
 
 CLASSES = 3
 
@@ -53,7 +53,6 @@ def train(tree: Path, *flags: object) -> Ended:
         ("--loader ffcv", "--loader"),
         ("--precision fp8", "--precision"),
         ("--precision tf32", "--precision tf32: only CUDA devices have it"),
-        ("--streams", "--streams: needs one process with both towers on one CUDA device"),
         ("--placement apart", "--placement"),
         ("--exchange-at conv5", "--exchange-at"),
         ("--without conv1", "--without"),

@@ -11,9 +11,9 @@ import pytest
 import torch
 from running import ROOT, assert_refused, here
 
-from alexnet2012.benchmark import normalising
-from alexnet2012.benchmark.contest import Figure
-from alexnet2012.benchmark.photographs import prepared_and_files
+from alexnet2012.benchmark import lrn
+from alexnet2012.benchmark.compare import Figure
+from alexnet2012.benchmark.synthetic import prepared_and_files
 
 BENCHMARK = ROOT / "launch" / "benchmark.py"
 
@@ -43,7 +43,7 @@ def test_an_interruption_keeps_what_was_measured(tmp_path: Path, monkeypatch: py
         yield first
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(normalising, "figures", interrupted)
+    monkeypatch.setattr(lrn, "figures", interrupted)
     ended = here(BENCHMARK, "lrn", "--json", tmp_path / "speed.json")
     assert ended.code == 128 + signal.SIGINT and "lrn: forward: 1.00 ms" in ended.out
     assert len(json.loads((tmp_path / "speed.json").read_text())["figures"]) == 1

@@ -26,7 +26,7 @@ from running import (
     torchrun,
 )  # fmt: skip
 
-from alexnet2012.training import checkpoint
+from alexnet2012.evaluation import checkpoint
 
 STEPS = ("--max-steps", 20)
 ABLATE = TRAIN.with_name("ablate.py")
@@ -167,8 +167,8 @@ def test_a_rank_of_several_exits_before_the_interpreter_s_end(ending: str, code:
     """There torch's threads may abort it, and torchrun reports a signal instead of the exit code."""
     program = f"""
 import atexit, os
-from alexnet2012.command_line import main
-from alexnet2012.errors import Diverged
+from alexnet2012.core.command_line import main
+from alexnet2012.core.errors import Diverged
 
 def command():
     print("said before", end="")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from alexnet2012 import load_checkpoint
 from alexnet2012.data import open_dataset
-from alexnet2012.trained.exports import onnx_difference
+from alexnet2012.evaluation.export import onnx_difference
 
 EXPORT = ROOT / "launch" / "export.py"
 

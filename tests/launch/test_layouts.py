@@ -11,7 +11,7 @@ import pytest
 import torch
 from running import SMALL, TRAIN, here, losses, rows, torchrun, write_tree
 
-from alexnet2012.training import checkpoint
+from alexnet2012.evaluation import checkpoint
 
 EVALUATE = TRAIN.with_name("evaluate.py")
 HOLDINGS = Path(__file__).with_name("train_and_tell_holdings.py")
@@ -143,17 +143,6 @@ def test_what_cannot_be_compiled_is_told(tree: Path, tmp_path: Path, monkeypatch
     ended = here(TRAIN, *SMALL, "--data", tree, "--out", tmp_path / "run", "--max-steps", 2, "--compile")
     assert ended.code == 2 and "no compiler here" in ended.err and ended.err.count("\n") == 1
     assert "error: --compile: torch cannot compile the net here" in ended.err
-
-
-@pytest.mark.cuda
-def test_a_stream_a_tower_computes_the_same(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sixteen steps: a race between the streams would show as a loss of its own."""
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    flags = (*SMALL, "--data", tree, "--max-steps", 16)
-    for name, more in (("one", ()), ("two", ("--streams",))):
-        ended = here(TRAIN, *flags, "--out", tmp_path / name, *more)
-        assert (ended.code, ended.err) == (0, "")
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
 
 
 @pytest.mark.cuda

@@ -13,8 +13,8 @@ import pytest
 import torch.distributed as dist
 from running import ROOT, SMALL, TRAIN, losses, start
 
-from alexnet2012.distributed import fresh_part, meet_others
-from alexnet2012.liveness import LostRank
+from alexnet2012.distributed.heartbeat import LostRank
+from alexnet2012.distributed.layout import fresh_part, meet_others
 
 
 def free_port() -> int:

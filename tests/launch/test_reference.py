@@ -12,8 +12,8 @@ from PIL import Image
 from running import ROOT, TRAIN, assert_same_to_the_bit, here, losses, rows
 
 from alexnet2012.data import open_dataset
-from alexnet2012.trained import load_checkpoint
-from alexnet2012.training import checkpoint
+from alexnet2012.evaluation import checkpoint
+from alexnet2012.evaluation.model import load_checkpoint
 
 EVALUATE = ROOT / "launch" / "evaluate.py"
 LENET = ("--net", "lenet-relu", "--data", "sample", "--loader", "torch", "--workers", "1", "--log-every", "1")

@@ -27,9 +27,9 @@ from running import (
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from alexnet2012 import paper_recipe
+from alexnet2012.core.errors import InputError
 from alexnet2012.data import Statistics, TrainingPlan, open_dataset
-from alexnet2012.errors import InputError
-from alexnet2012.training import checkpoint
+from alexnet2012.evaluation import checkpoint
 from alexnet2012.training.trainer import EpochMeans, Trainer
 
 STEPS = ("--max-steps", 20)
@@ -193,7 +193,7 @@ def test_no_image_behind_the_last_step_is_read(tree: Path, tmp_path: Path) -> No
     assert here(TRAIN, *flags, "--max-steps", 2).code == 0
     train = open_dataset(data, "train")
     plan = TrainingPlan(paper_recipe(epochs=4), len(train), 6, 0, Statistics.none(), 4)
-    bad = Path(train.name(int(plan.views(3).index[0])))
+    bad = Path(train.name(int(plan.augmentations(3).index[0])))
     bad.write_bytes(b"no image")
     ended = here(TRAIN, *flags, "--max-steps", 3)
     assert (ended.code, ended.err) == (0, "")

@@ -11,7 +11,7 @@ from alexnet2012.training.trainer import Trainer
 train = Trainer.train
 
 
-def train_and_tell(self: Trainer) -> str:
+def train_and_record(self: Trainer) -> str:
     how = train(self)
     held = {
         "parameters": [name for name, _ in self.net.named_parameters()],
@@ -21,5 +21,5 @@ def train_and_tell(self: Trainer) -> str:
     return how
 
 
-Trainer.train = train_and_tell  # type: ignore[method-assign]
+Trainer.train = train_and_record  # type: ignore[method-assign]
 runpy.run_path(str(TRAIN), run_name="__main__")

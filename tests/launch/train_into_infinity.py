@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from running import TRAIN
 
-from alexnet2012.training import checkpoint
+from alexnet2012.evaluation import checkpoint
 from alexnet2012.training.trainer import Trainer
 
 train, train_step = Trainer.train, Trainer.train_step

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet2012 import AlexNet, paper_recipe, source_recipe
-from alexnet2012.errors import InputError
+from alexnet2012.core.errors import InputError
 from alexnet2012.network.dropout import Draw, dropout_mask
 from alexnet2012.network.tower import Tower
 from alexnet2012.recipe import LAYERS, VARIANTS, Recipe

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from alexnet2012.network.lrn.layer import InMapResponseNorm, LocalResponseNorm
 from alexnet2012.network.reference import NETS, ReferenceNet
 from alexnet2012.network.reference.cuda_convnet import Local, average_pool, pooled
-from alexnet2012.network.response_norm import InMapResponseNorm, LocalResponseNorm
 from alexnet2012.training.optimizer import make_optimizer
 
 # Of each layer: weights from its filterSize, channels and filters (a local layer has them at each of 6x6 places),

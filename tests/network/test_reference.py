@@ -8,8 +8,8 @@ from torchvision.models import alexnet
 
 from alexnet2012.core.random_streams import Purpose, torch_seed
 from alexnet2012.network.build import build_net
-from alexnet2012.network.describe import describe
 from alexnet2012.network.reference import NETS, ReferenceNet
+from alexnet2012.network.summary import describe
 
 PARAMETERS = {  # kernels x inputs x area + biases
     "d2l": 96 * 121 + 96 + 256 * 96 * 25 + 256 + 384 * 256 * 9 + 384 + 384 * 384 * 9 + 384 + 256 * 384 * 9 + 256

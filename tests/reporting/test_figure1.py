@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from running import ROOT, assert_refused, here
 
-from alexnet2012.errors import InputError
+from alexnet2012.core.errors import InputError
 from alexnet2012.reporting.figures.figure1 import (
     Learning,
     best_rates,

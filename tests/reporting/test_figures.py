@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from alexnet2012.errors import InputError
+from alexnet2012.core.errors import InputError
 from alexnet2012.reporting.figures.curves import Curves, draw_curves, read_curves, smooth
 from alexnet2012.reporting.figures.guesses import draw_guesses
 from alexnet2012.reporting.figures.kernels import draw_kernels

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from alexnet2012 import recipe
-from alexnet2012.errors import InputError
-from alexnet2012.reporting.run_directory import RunDirectory
+from alexnet2012.core.errors import InputError
+from alexnet2012.training.run_directory import RunDirectory
 
 IDENTITY = {"data": "sample", "seed": 0}
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, ReduceLROnPlateau
 
 from alexnet2012 import AlexNet, paper_recipe, source_recipe
-from alexnet2012.training import PaperSGD, optimizer_cpp
+from alexnet2012.training import PaperSGD, optimizer_native
 from alexnet2012.training.optimizer import make_optimizer, parameter_groups
 
 STEPS, DROP = 12, 5  # the rate is divided by 10 from step DROP
@@ -61,7 +61,7 @@ def test_float32_tensors_of_every_format_are_updated_alike(
 ) -> None:
     """Compiled or not: beside the same steps in float64."""
     if not built:
-        monkeypatch.setattr(optimizer_cpp, "library", lambda: None)
+        monkeypatch.setattr(optimizer_native, "library", lambda: None)
     w = nn.Parameter(torch.randn(6, 5, 3, 3).contiguous(memory_format=of_weight))
     exact = nn.Parameter(w.detach().double())
     optimizers = [PaperSGD([one], 0.01) for one in (w, exact)]
@@ -70,8 +70,8 @@ def test_float32_tensors_of_every_format_are_updated_alike(
         w.grad, exact.grad = gradient.contiguous(memory_format=of_gradient), gradient.double()
         for optimizer in optimizers:
             optimizer.step()
-    compiled_ones = built and of_weight == of_gradient and optimizer_cpp.library() is not None
-    assert optimizer_cpp.takes(w, optimizers[0].velocity(w)) == compiled_ones
+    compiled_ones = built and of_weight == of_gradient and optimizer_native.library() is not None
+    assert optimizer_native.takes(w, optimizers[0].velocity(w)) == compiled_ones
     torch.testing.assert_close(w.data, exact.data.float())
 
 
@@ -254,7 +254,7 @@ def test_found_inf_lets_a_step_change_nothing_and_the_host_does_not_ask(
 ) -> None:
     """A step behind it is as if there had been none: weights and velocities to the bit."""
     if kind == "paper, foreach":
-        monkeypatch.setattr(optimizer_cpp, "library", lambda: None)
+        monkeypatch.setattr(optimizer_native, "library", lambda: None)
     nets = [torch.nn.Conv2d(3, 4, 5).to(memory_format=torch.channels_last) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
     rules = [make_optimizer(net, paper_recipe(optimizer=kind.partition(",")[0])) for net in nets]

@@ -11,11 +11,11 @@ import pytest
 from running import write_tree
 
 from alexnet2012 import paper_recipe
+from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
-from alexnet2012.distributed import Layout
-from alexnet2012.errors import InputError
-from alexnet2012.reporting.run_directory import RunDirectory
+from alexnet2012.distributed.layout import Layout
 from alexnet2012.training.run import training_statistics
+from alexnet2012.training.run_directory import RunDirectory
 from alexnet2012.training.settings import Settings
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from alexnet2012 import paper_recipe, source_recipe
-from alexnet2012.errors import InputError
+from alexnet2012.core.errors import InputError
 from alexnet2012.recipe import Recipe
 from alexnet2012.training import PaperSGD, Settings
 from alexnet2012.training.schedule import Schedule

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from alexnet2012 import AlexNet, paper_recipe
-from alexnet2012.distributed import Layout
-from alexnet2012.training.watch import broken_layers, dead_units
+from alexnet2012.distributed.layout import Layout
+from alexnet2012.training.monitor import broken_layers, dead_units
 
 
 @pytest.fixture

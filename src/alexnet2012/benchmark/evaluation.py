@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from alexnet2012.benchmark.contest import Figure, compare, contest
-from alexnet2012.benchmark.photographs import prepared_and_files
-from alexnet2012.benchmark.stepping import inputs
+from alexnet2012.benchmark.compare import Figure, compare, compared
+from alexnet2012.benchmark.synthetic import prepared_and_files
+from alexnet2012.benchmark.training_step import inputs
 from alexnet2012.core.threads import cores
 from alexnet2012.data import open_dataset
-from alexnet2012.distributed import open_layout
+from alexnet2012.distributed.layout import open_layout
 from alexnet2012.evaluation import evaluate
 from alexnet2012.evaluation.evaluate import evaluating
 from alexnet2012.evaluation.features import spread
@@ -41,5 +41,5 @@ def figures(device: torch.device, data: Path | None = None) -> Iterator[Figure]:
             "ours": lambda: evaluate(net, layout, some, 10, batch, "dali", cores()),
             LIMIT: forward,
         }
-        results = contest(candidates, device, rounds=5, seconds=0)
-        yield from compare("evaluate", f"ten crops, {images} images", results, {LIMIT: 0.9}, images)
+        results = compare(candidates, device, rounds=5, seconds=0)
+        yield from compared("evaluate", f"ten crops, {images} images", results, {LIMIT: 0.9}, images)

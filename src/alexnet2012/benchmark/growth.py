@@ -13,12 +13,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from alexnet2012.benchmark.contest import Figure, Seconds, beside, contest
-from alexnet2012.benchmark.photographs import prepared_and_files
-from alexnet2012.benchmark.stepping import inputs, our_step, trained
+from alexnet2012.benchmark.compare import Figure, Seconds, beside, compare
+from alexnet2012.benchmark.synthetic import prepared_and_files
+from alexnet2012.benchmark.training_step import inputs, our_step, trained
 from alexnet2012.data import TrainingPlan, open_dataset
 from alexnet2012.data.shards import MANIFEST, read_manifest, seal
-from alexnet2012.distributed import open_layout
+from alexnet2012.distributed.layout import open_layout
 from alexnet2012.network import AlexNet
 from alexnet2012.recipe import paper_recipe
 from alexnet2012.training.optimizer import make_optimizer
@@ -39,7 +39,7 @@ def batches(device: torch.device) -> Iterator[Figure]:
     """Images/s of a training step by batch size, beside the smallest's."""
     smallest: Seconds = ()
     for batch in BATCHES:
-        (taken,) = contest({"": our_step(batch, device, "fp32")}, device, rounds=3, seconds=0).values()
+        (taken,) = compare({"": our_step(batch, device, "fp32")}, device, rounds=3, seconds=0).values()
         each = tuple(second / batch for second in taken)
         if smallest:
             yield beside("growth", f"training step, batch {batch}", each, f"batch {BATCHES[0]}", smallest, None, 1)
@@ -55,8 +55,8 @@ def replicas(device: torch.device) -> Iterator[Figure]:
         by_itself = trained(alone, make_optimizer(alone, net.recipe), "fp32")
         images, labels = inputs(REPLICATED // layout.replicas, own)
         candidates = {"ours": lambda: step(images, labels), "alone": lambda: by_itself(images, labels)}
-        together, apart = contest(candidates, own, rounds=3, seconds=0).values()
-        if layout.first:
+        together, apart = compare(candidates, own, rounds=3, seconds=0).values()
+        if layout.is_main:
             what = f"a training step of {layout.replicas} replicas, batch {REPLICATED}"
             yield beside("growth", what, together, "the same without averaging gradients", apart, None, REPLICATED)
 
@@ -93,7 +93,7 @@ def opened(directory: str, images: int) -> tuple[float, float]:
     before, start = most_memory(), time.perf_counter()
     dataset = open_dataset(directory, "train")
     recipe = paper_recipe()
-    TrainingPlan(recipe, images, recipe.batch_size, 0, dataset.statistics, recipe.epochs).views(0)
+    TrainingPlan(recipe, images, recipe.batch_size, 0, dataset.statistics, recipe.epochs).augmentations(0)
     return time.perf_counter() - start, max(most_memory() - before, 0.1)
 
 

@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from alexnet2012.benchmark.contest import Figure, compare, contest
-from alexnet2012.benchmark.photographs import IMAGES, prepared_and_files
-from alexnet2012.benchmark.stepping import inputs, trained
+from alexnet2012.benchmark.compare import Figure, compare, compared
+from alexnet2012.benchmark.synthetic import IMAGES, prepared_and_files
+from alexnet2012.benchmark.training_step import inputs, trained
 from alexnet2012.core.threads import cores
 from alexnet2012.data import TrainingPlan, open_dataset, open_loader
-from alexnet2012.distributed import open_layout
+from alexnet2012.distributed.layout import open_layout
 from alexnet2012.network import AlexNet
 from alexnet2012.recipe import paper_recipe
 from alexnet2012.training import Settings
@@ -42,11 +42,11 @@ def figures(device: torch.device, data: Path | None = None) -> Iterator[Figure]:
             for name, place in (("shards", prepared), ("single files", files))
         }
         others = {PEER: torchvision_pass(files, workers), LIMIT: decoding(files, workers)}
-        taken = contest(ours | others, device, rounds=5, seconds=0)
+        taken = compare(ours | others, device, rounds=5, seconds=0)
         for name in ours:
             results = {name: taken[name], PEER: taken[PEER], LIMIT: taken[LIMIT]}
             goals = GOALS if name == "dali loader, shards" else {}
-            yield from compare("loader", f"{name}, {workers} workers", results, goals, IMAGES)
+            yield from compared("loader", f"{name}, {workers} workers", results, goals, IMAGES)
         yield from whole_steps(prepared, device, workers)
 
 
@@ -56,7 +56,7 @@ def our_pass(kind: str, place: Path, workers: int, device: torch.device) -> Call
     plan = TrainingPlan(recipe, IMAGES, recipe.batch_size, 0, open_dataset(place, "train").statistics, 1)
 
     def run() -> None:
-        loader = open_loader(kind, dataset, map(plan.views, range(plan.steps)), recipe, workers, device)
+        loader = open_loader(kind, dataset, map(plan.augmentations, range(plan.steps)), recipe, workers, device)
         deque(loader, maxlen=0)
         loader.close()
 
@@ -104,7 +104,7 @@ def whole_steps(prepared: Path, device: torch.device, workers: int) -> Iterator[
             SYNTHETIC: lambda: [step(images, labels) for _ in range(STEPS)],
         }
         drain = {"ours": lambda: [next(arriving) for _ in range(STEPS)]}  # what was loaded during the other's turn
-        results = contest(candidates, device, rounds=5, seconds=0, before=drain)
+        results = compare(candidates, device, rounds=5, seconds=0, before=drain)
         batches.close()
     goals = {SYNTHETIC: 0.95} if device.type == "cpu" else {}
-    yield from compare("loader", f"training step on real data, batch {batch}", results, goals, batch * STEPS)
+    yield from compared("loader", f"training step on real data, batch {batch}", results, goals, batch * STEPS)

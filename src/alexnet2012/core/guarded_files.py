@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib.format import MAGIC_PREFIX, dtype_to_descr
 from numpy.typing import NDArray
 
-from alexnet2012.errors import InputError, printable
+from alexnet2012.core.errors import InputError, printable
 
 CHUNK = 2**20  # bytes read at a time
 JSON_BYTES = 2**30  # at most, of a JSON file: the manifest of a million images that were all odd has 50 MB

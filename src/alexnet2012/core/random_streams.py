@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet2012.errors import InputError
+from alexnet2012.core.errors import InputError
 
 STREAMS = 2  # version: a run goes on only with the streams it began with; 1 let some purposes coincide
 

@@ -7,21 +7,32 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from alexnet2012.data.dataset import Dataset, open_dataset
-from alexnet2012.data.part import hold_back
+from alexnet2012.core.errors import InputError
+from alexnet2012.data.dataset import Dataset, measure
+from alexnet2012.data.datasets import open_dataset
+from alexnet2012.data.pillow_loader import TorchLoader
 from alexnet2012.data.pixels import finish
-from alexnet2012.data.plan import Batch, TrainingPlan, Views, evaluation_batches, steps_per_epoch
-from alexnet2012.data.statistics import Statistics, Sums, measure
-from alexnet2012.data.torch_loader import TorchLoader
-from alexnet2012.errors import InputError
+from alexnet2012.data.plan import Augmentations, Batch, TrainingPlan, evaluation_batches, steps_per_epoch
+from alexnet2012.data.statistics import Statistics, Sums
+from alexnet2012.data.subset import hold_out
 from alexnet2012.recipe import ImageRecipe
 
 if TYPE_CHECKING:
     from alexnet2012.data.dali_loader import DaliLoader
 
 __all__ = [
-    "Dataset", "Statistics", "Sums", "TrainingPlan", "Views",
-    "evaluation_batches", "finish", "hold_back", "measure", "open_dataset", "open_loader", "steps_per_epoch",
+    "Augmentations",
+    "Dataset",
+    "Statistics",
+    "Sums",
+    "TrainingPlan",
+    "evaluation_batches",
+    "finish",
+    "hold_out",
+    "measure",
+    "open_dataset",
+    "open_loader",
+    "steps_per_epoch",
 ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable
 from pathlib import Path
 
-from alexnet2012.errors import printable
+from alexnet2012.core.errors import printable
 
 TABLE = Path(__file__).with_name("ilsvrc2012_classes.txt")  # "wnid words" a line, as in the devkit's meta.mat
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from nvidia.dali import Pipeline, fn, types
 from torch import Tensor
 
-from alexnet2012.data.dataset import Dataset
-from alexnet2012.data.pixels import central_square, decode, load, naming, open_image, read_image
-from alexnet2012.data.plan import Batch, Views
-from alexnet2012.data.spares import Spares
-from alexnet2012.data.torch_loader import ahead, empty_images
-from alexnet2012.errors import InputError
+from alexnet2012.core.errors import InputError
+from alexnet2012.data.dataset import Dataset, load, naming, read_image
+from alexnet2012.data.pillow_loader import ahead, empty_images
+from alexnet2012.data.pixels import central_square, decode, open_image
+from alexnet2012.data.plan import Augmentations, Batch
+from alexnet2012.data.replacements import Replacements
 from alexnet2012.recipe import ImageRecipe
 
 READ_AHEAD = 4  # batches being read, each by a thread of its own
@@ -54,10 +54,11 @@ class _Read:
 class DaliLoader:
     """Yields what ``TorchLoader`` yields; resized pixels may differ by 1 of 255 (CMYK: by 2), others are the same.
 
-    ``batches`` are all Views or all index arrays. ``workers`` are DALI's threads; on a CUDA ``device`` the GPU decodes
-    (it rounds differently). DALI is less strict than Pillow: damage behind a file's header may pass as pixels.
-    Raises InputError naming a bad file, up to two batches early; with ``skip_bad`` one of the plan's spares
-    takes its place in Views.
+    ``batches`` are all Augmentations or all index arrays. ``workers`` are DALI threads; on a CUDA ``device`` the
+    GPU decodes (it rounds differently). DALI is less strict than Pillow: damage behind a file's header may pass as
+    pixels.
+    Raises InputError naming a bad file, up to two batches early; with ``skip_bad`` one of the plan's replacements
+    takes its place in Augmentations.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class DaliLoader:
         device: torch.device | str | None = None,
         skip_bad: bool = False,
     ) -> None:
-        self.spares = Spares(skip_bad)
+        self.replacements = Replacements(skip_bad)
         self.dataset, self.batches, self.recipe = dataset, batches, recipe
         self.device = torch.device(device or "cpu")
         self.workers = max(1, workers)
@@ -90,16 +91,16 @@ class DaliLoader:
         self._pipeline = None
 
     def _read(self, batch: Batch) -> _Read:
-        if isinstance(batch, Views):
-            pairs = zip(batch.index.tolist(), batch.spares.tolist(), strict=True)
-            opened = [self.spares.get(self._open, image, spares) for image, spares in pairs]
+        if isinstance(batch, Augmentations):
+            pairs = zip(batch.index.tolist(), batch.replacements.tolist(), strict=True)
+            opened = [self.replacements.get(self._open, image, replacements) for image, replacements in pairs]
         else:
             opened = [self._open(image) for image in batch.tolist()]
         inputs: dict[str, Any] = {"encoded": [image.encoded for image in opened]}
         if self.resizes:
             left, top, right, bottom = np.array([image.square for image in opened], np.float32).reshape(-1, 4).T
             inputs |= {"start": np.stack([top, left], 1), "end": np.stack([bottom, right], 1)}
-        if isinstance(batch, Views):
+        if isinstance(batch, Augmentations):
             inputs |= _view_inputs(batch, self.recipe.image_size - self.recipe.crop_size)
         return _Read(batch, opened, np.array([image.label for image in opened], np.int64), inputs)
 
@@ -150,9 +151,9 @@ class DaliLoader:
         return empty_images(batch, self.recipe, self.device).to(self.device), np.empty(0, np.int64)
 
     def _begin_again(self, error: Exception) -> None:
-        """After DALI's error, which leaves its pipeline dead: a new one, spares in the place of what cannot be decoded.
+        """After DALI's error, which kills its pipeline: a new one, replacements for what cannot be decoded.
 
-        Raises InputError naming the file where there is no spare.
+        Raises InputError naming the file where there is no replacement.
         """
         reads, self._decoding, self._pipeline = list(self._decoding), deque(), None
         if sum(map(self._skip_bad, reads)) == 0:
@@ -166,13 +167,14 @@ class DaliLoader:
 
     def _skip_bad(self, read: _Read) -> bool:
         """Whether there are images to skip, known or found by Pillow. Raises InputError for one that is not to be."""
-        spares = read.batch.spares.tolist() if isinstance(read.batch, Views) else [()] * len(read.opened)
-        for image, own in zip(read.opened, spares, strict=True):
+        batch = read.batch
+        replacements = batch.replacements.tolist() if isinstance(batch, Augmentations) else [()] * len(read.opened)
+        for image, own in zip(read.opened, replacements, strict=True):
             try:
                 load(self.dataset, image.index, self.recipe.image_size)
             except InputError as error:
-                self.spares.skip(image.index, own, error)
-        return any(image.index in self.spares.skipped for image in read.opened)
+                self.replacements.skip(image.index, own, error)
+        return any(image.index in self.replacements.skipped for image in read.opened)
 
     def _build(self, inputs: list[str]) -> Pipeline:
         """Decode; resize if there is a ``start``; crop, reflect and add noise if there is a ``top``.
@@ -201,7 +203,7 @@ class DaliLoader:
         return pipeline
 
 
-def _view_inputs(views: Views, free: int) -> dict[str, Any]:
+def _view_inputs(views: Augmentations, free: int) -> dict[str, Any]:
     """DALI takes a crop's position as a share of the ``free`` pixels and rounds the product: exact for whole pixels."""
     return {
         "top": (views.top / max(free, 1)).astype(np.float32),

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,16 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from alexnet2012.errors import InputError
+from alexnet2012.data.plan import Augmentations
 from alexnet2012.recipe import ImageRecipe
-
-if TYPE_CHECKING:
-    from alexnet2012.data.dataset import Dataset
-    from alexnet2012.data.plan import Views
 
 SIDE = ImageRecipe.image_size  # pixels
 HELD_SIDE, HELD_BYTES = 64, 2**30  # a data set of images this small, together no larger, is decoded once
-RETRIES = (0.1, 0.5)  # seconds before another try at a file that cannot be read
 FORMATS = ("JPEG", "PNG")  # what every loader decodes, whatever the file is called
 
 
@@ -84,28 +75,6 @@ def _resize(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
-def read_image(dataset: Dataset, index: int) -> tuple[bytes, int]:
-    """The encoded image ``index`` and its label; what cannot be read is tried again. Raises InputError naming it."""
-    for pause in RETRIES:
-        with suppress(InputError):
-            return dataset[index]
-        time.sleep(pause)
-    return dataset[index]
-
-
-def load(dataset: Dataset, index: int, side: int = SIDE) -> tuple[NDArray[np.uint8], int]:
-    """Image ``index`` as ``decode`` gives it, and its label. Raises InputError naming a file that is no image."""
-    held = dataset.held(side)
-    if held and held.known[index]:
-        return held.pixels[index], int(dataset.labels[index])
-    encoded, label = read_image(dataset, index)
-    with naming(dataset, index):
-        pixels = decode(encoded, side)
-    if held:
-        held.keep(index, pixels)
-    return pixels, label
-
-
 class HeldImages:
     """The images of a data set that have been decoded so far, in memory."""
 
@@ -119,19 +88,7 @@ class HeldImages:
         self.known[index] = True
 
 
-@contextmanager
-def naming(dataset: Dataset, index: int) -> Iterator[None]:
-    """Make of whatever Pillow raises an InputError that names image ``index``."""
-    try:
-        yield
-    except Exception as error:
-        reason = str(error).partition(" <_io")[0]
-        raise InputError(
-            f"{dataset.name(index)}: not a readable JPEG or PNG ({reason}); repair or remove it"
-        ) from error
-
-
-def cut(image: NDArray[np.uint8], views: Views, row: int, out: NDArray[np.float32]) -> None:
+def cut(image: NDArray[np.uint8], views: Augmentations, row: int, out: NDArray[np.float32]) -> None:
     """The crop of ``image`` (256, 256, 3) for row ``row`` of ``views``, with its noise, into ``out`` (3, 224, 224)."""
     top, left, size = views.top[row], views.left[row], out.shape[-1]
     crop = image[top : top + size, left : left + size]
@@ -139,7 +96,7 @@ def cut(image: NDArray[np.uint8], views: Views, row: int, out: NDArray[np.float3
     np.add(crop.transpose(2, 0, 1), views.noise[row][:, None, None], out=out)
 
 
-def finish(images: Tensor, views: Views, mean: Tensor, recipe: ImageRecipe) -> Tensor:
+def finish(images: Tensor, views: Augmentations, mean: Tensor, recipe: ImageRecipe) -> Tensor:
     """Noisy crops, float32 (n, 3, 224, 224), to the network's input, in place: less the mean image, over the divisor.
 
     ``mean`` is the mean image (side, side, 3) on the device of ``images``. ``paper``: the mean's part under the crop,
@@ -168,7 +125,7 @@ def scaled(images: Tensor, recipe: ImageRecipe) -> Tensor:
     return (images - offset) / scale
 
 
-def _mean_under(views: Views, mean: Tensor, size: int) -> Tensor:
+def _mean_under(views: Augmentations, mean: Tensor, size: int) -> Tensor:
     """The mean image under each crop: (n, 3, size, size)."""
     both = torch.stack([mean, mean.flip(1)]).permute(0, 3, 1, 2).contiguous()
     crops = both.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5)  # reflected, top, left: a view

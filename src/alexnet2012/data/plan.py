@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from alexnet2012.core.errors import InputError
 from alexnet2012.core.random_streams import Purpose, philox
 from alexnet2012.data.statistics import Statistics
-from alexnet2012.errors import InputError
 from alexnet2012.recipe import Recipe
 
 DRAWS = 8  # 64-bit draws set aside for each position: two Philox blocks of four
 
 
 @dataclass(frozen=True)
-class Views:
+class Augmentations:
     """What training sees of n images: which, where cropped, whether reflected, which colour shift."""
 
     index: NDArray[np.int64]  # (n,) images of the training split
@@ -31,14 +31,14 @@ class Views:
     left: NDArray[np.int64]  # (n,) pixels, its first column
     reflect: NDArray[np.bool_]  # (n,) mirrored left to right
     noise: NDArray[np.float32]  # (n, 3) RGB shift of every pixel of the image, 0..255 scale
-    spares: NDArray[np.int64]  # (n, 4) the images that take its place, the first that can be read, if it cannot
+    replacements: NDArray[np.int64]  # (n, 4) the images that take its place, the first that can be read, if it cannot
     divisor: float = 1.0  # the noisy image is divided by it (S: 1.1 while there is noise)
 
     def __len__(self) -> int:
         return len(self.index)
 
 
-Batch = Views | NDArray[np.int64]  # what a loader is asked for: views in training, plain indices in evaluation
+Batch = Augmentations | NDArray[np.int64]  # what a loader is asked for: views in training, plain indices in evaluation
 
 
 class TrainingPlan:
@@ -105,7 +105,7 @@ class TrainingPlan:
             return _epoch_order(self.seed, stream, self.images)[first:last]
         return self.subset[_epoch_order(self.seed, stream, len(self.subset))[first:last]]
 
-    def views(self, step: int, start: int = 0, stop: int | None = None) -> Views:
+    def augmentations(self, step: int, start: int = 0, stop: int | None = None) -> Augmentations:
         """Rows ``start`` to ``stop`` of the global batch of ``step``, the same however a batch is sliced."""
         epoch, position = self.epoch_of(step), self.first_position(step)
         first, last = position + start, position + (self.rows(step) if stop is None else stop)
@@ -116,13 +116,13 @@ class TrainingPlan:
         crops, draws = draws[leaders - begin], draws[first - begin :]
         top, left = (crops[:, :2].T * self.recipe.crop_offsets).astype(np.int64)
         noisy = self.noisy(epoch)
-        return Views(
+        return Augmentations(
             index=self.images_at(epoch, first, last),
             top=top,
             left=left,
             reflect=crops[:, 2] < self.recipe.reflect,
             noise=_color_noise(draws[:, 3:6], self.color_axes * (self.recipe.color_noise * noisy)),
-            spares=_spares(draws[:, 6:8], self.images),
+            replacements=_replacements(draws[:, 6:8], self.images),
             divisor=self.recipe.color_noise_divisor if noisy else 1.0,
         )
 
@@ -141,7 +141,7 @@ def _subset(seed: int, images: int, count: int) -> NDArray[np.int64]:
     return philox(Purpose.SUBSET, seed).random_raw(images).argsort(kind="stable")[:count]
 
 
-def _spares(draws: NDArray[np.float64], images: int) -> NDArray[np.int64]:
+def _replacements(draws: NDArray[np.float64], images: int) -> NDArray[np.int64]:
     """(n, 4) images from uniform ``draws`` (n, 2), two of each: the second from what the first leaves of its bits."""
     scaled = draws * images
     first = np.floor(scaled)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet2012.core.guarded_files import Damaged, Field, read_npz, require_arrays
-from alexnet2012.data.pixels import SIDE, load
+from alexnet2012.recipe import ImageRecipe
 
-if TYPE_CHECKING:
-    from alexnet2012.data.dataset import Dataset
-
-CHUNK = 64  # images a task decodes and sums: 12 MB
 STATISTICS = {
     "mean": Field("f", ("side", "side", 3), 0, 255),
     "covariance": Field("f", (3, 3)),
@@ -70,7 +64,9 @@ class Statistics:
     @classmethod
     def none(cls) -> Statistics:
         """Of no image, for nets that use none of it."""
-        return cls(np.zeros((SIDE, SIDE, 3)), np.zeros((3, 3)), np.zeros(3), np.eye(3), 0)
+        return cls(
+            np.zeros((ImageRecipe.image_size, ImageRecipe.image_size, 3)), np.zeros((3, 3)), np.zeros(3), np.eye(3), 0
+        )
 
     @classmethod
     def load(cls, path: Path, advice: str = "") -> Statistics:
@@ -139,32 +135,3 @@ class Sums:
         values, vectors = values[::-1].clip(0), vectors[:, ::-1]
         largest = vectors[np.abs(vectors).argmax(0), range(3)]
         return Statistics(self.pixels / self.images, covariance, values, vectors * np.sign(largest), self.images)
-
-
-def measure(
-    dataset: Dataset,
-    start: int = 0,
-    stop: int | None = None,
-    progress: Callable[[int], object] | None = None,
-    workers: int = 2,
-    side: int = SIDE,
-) -> Sums:
-    """Sums over images ``start`` to ``stop``, decoded to squares of ``side`` pixels on ``workers`` threads.
-
-    ``progress`` is called with the number of images just done. Raises InputError naming a file that is no image.
-    """
-    stop = len(dataset) if stop is None else stop
-    chunks = [range(first, min(first + CHUNK, stop)) for first in range(start, stop, CHUNK)]
-    total = Sums()
-
-    def sum_chunk(indices: range) -> Sums:
-        sums = Sums()
-        sums.add(np.stack([load(dataset, index, side)[0] for index in indices]))
-        return sums
-
-    with ThreadPoolExecutor(workers) as pool:
-        for sums in pool.map(sum_chunk, chunks):
-            total.merge(sums)
-            if progress:
-                progress(sums.images)
-    return total

@@ -26,7 +26,7 @@ def crop_offsets(recipe: ImageRecipe, crops: int) -> list[tuple[int, int, bool]]
     return [(*offset, reflected) for reflected in (False, True) for offset in five]
 
 
-def views(images: Tensor, mean: Tensor, recipe: ImageRecipe, crops: int) -> Iterator[Tensor]:
+def crops_of(images: Tensor, mean: Tensor, recipe: ImageRecipe, crops: int) -> Iterator[Tensor]:
     """Each view of uint8 ``images`` (n, 256, 256, 3): float (n, 3, 224, 224), ready for the net.
 
     ``mean`` is the mean image (256, 256, 3) on the images' device. Its part under the crop is subtracted and reflected

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from alexnet2012.core.errors import InputError
 from alexnet2012.data import Dataset, Statistics
-from alexnet2012.distributed import Layout
-from alexnet2012.errors import InputError
+from alexnet2012.distributed.layout import Layout
 from alexnet2012.evaluation.errors import ErrorCount, ErrorRates
-from alexnet2012.evaluation.evaluate import Passage, outputs
+from alexnet2012.evaluation.evaluate import EvaluationSettings, outputs
 from alexnet2012.evaluation.predictions import Predictions, average, fingerprint
 from alexnet2012.network import AlexNet
 
@@ -33,22 +33,22 @@ def assess(
     weights: Sequence[float],
     layout: Layout,
     dataset: Dataset,
-    passage: Passage,
+    settings: EvaluationSettings,
     keep: Collection[int] = (),
     progress: Callable[[int], object] = lambda images: None,
 ) -> Assessment:
     """Pass ``dataset`` once through all ``nets``: every image is decoded once. The same errors on every rank.
 
     Each net subtracts the mean image of its own ``statistics``; ``weights`` are those of the average. ``keep`` names
-    the predictions that rank 0 is to keep, by number of crops: ``passage.crops``, 1, or both; of ImageNet's training
+    the predictions that rank 0 is to keep, by number of crops: ``settings.crops``, 1, or both; of ImageNet's training
     split they take 5 GB. ``progress`` is told the number of images just done.
     """
-    of_nets, average = [ErrorCount() for _ in nets], {crops: ErrorCount() for crops in (1, passage.crops)}
-    kept = {crops: blank_predictions(dataset, crops) for crops in keep} if layout.first else {}
+    of_nets, average = [ErrorCount() for _ in nets], {crops: ErrorCount() for crops in (1, settings.crops)}
+    kept = {crops: blank_predictions(dataset, crops) for crops in keep} if layout.is_main else {}
     done = 0
-    for scores, labels in outputs(nets, statistics, layout, dataset, passage):
+    for scores, labels in outputs(nets, statistics, layout, dataset, settings):
         mean = sum(weight * of_net for weight, of_net in zip(weights, scores, strict=True)) / sum(weights)
-        by_crops = {1: mean[1], passage.crops: mean[0]}
+        by_crops = {1: mean[1], settings.crops: mean[0]}
         for count, of_net in zip([*of_nets, *average.values()], [*scores[:, 0], *by_crops.values()], strict=True):
             count.add(of_net, labels)
         for crops, of_all in kept.items():
@@ -56,7 +56,7 @@ def assess(
         done += len(labels)
         progress(len(labels))
     rates = {crops: count.rates() for crops, count in average.items()}
-    return Assessment(passage.crops, [count.rates() for count in of_nets], rates, len(dataset.classes), kept)
+    return Assessment(settings.crops, [count.rates() for count in of_nets], rates, len(dataset.classes), kept)
 
 
 def blank_predictions(dataset: Dataset, crops: int) -> Predictions:

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alexnet2012.core.errors import InputError
 from alexnet2012.data import Dataset, Statistics, evaluation_batches, open_loader
-from alexnet2012.distributed import Layout, PendingRows, raise_together, reduce, share
-from alexnet2012.errors import InputError
-from alexnet2012.evaluation.crops import CENTRE, views
+from alexnet2012.distributed.layout import Layout, PendingRows, raise_together, reduce, share
+from alexnet2012.evaluation.crops import CENTRE, crops_of
 from alexnet2012.evaluation.errors import ErrorCount, ErrorRates
 from alexnet2012.network import AlexNet
 from alexnet2012.recipe import ImageRecipe
 
 
 @dataclass(frozen=True)
-class Passage:
+class EvaluationSettings:
     """How a data set passes through nets."""
 
     crops: int = 1  # 1 or 10
@@ -54,23 +54,25 @@ def softmax_outputs(net: AlexNet, images: Tensor, mean: Tensor, crops: int) -> T
 
     First the softmax outputs averaged over the crops (P §4.1), then those of the centre crop alone.
     """
-    of_views = torch.stack([softmax(net(view)) for view in views(images, mean, net.recipe, crops)])
+    of_views = torch.stack([softmax(net(view)) for view in crops_of(images, mean, net.recipe, crops)])
     return torch.stack([of_views.mean(0), of_views[CENTRE[len(of_views)]]])
 
 
-def replica_images(layout: Layout, dataset: Dataset, recipe: ImageRecipe, passage: Passage) -> Iterator[Tensor]:
+def replica_images(
+    layout: Layout, dataset: Dataset, recipe: ImageRecipe, settings: EvaluationSettings
+) -> Iterator[Tensor]:
     """This replica's rows of each batch, uint8 (n, 256, 256, 3), on its first device; each image is decoded once.
 
     The two ranks of a pair decode half each; their gather runs one batch ahead of its use. Raises InputError, on every
     rank, naming a file that is no image.
     """
-    batches = evaluation_batches(len(dataset), passage.batch_size, layout.rank, layout.processes)
+    batches = evaluation_batches(len(dataset), settings.batch_size, layout.rank, layout.processes)
     device = torch.device("cpu") if layout.backend == "gloo" else layout.devices[0]
-    loader = open_loader(passage.loader, dataset, batches, recipe, passage.workers, device)
+    loader = open_loader(settings.loader, dataset, batches, recipe, settings.workers, device)
     waiting: PendingRows | None = None
     try:
         decoded = iter(loader)
-        for total in batch_sizes(len(dataset), passage.batch_size):
+        for total in batch_sizes(len(dataset), settings.batch_size):
             failure = None
             try:
                 images, _ = next(decoded)
@@ -101,7 +103,11 @@ def whole_batch(layout: Layout, rows: Tensor, total: int) -> Tensor:
 
 
 def outputs(
-    nets: Sequence[AlexNet], statistics: Sequence[Statistics], layout: Layout, dataset: Dataset, passage: Passage
+    nets: Sequence[AlexNet],
+    statistics: Sequence[Statistics],
+    layout: Layout,
+    dataset: Dataset,
+    settings: EvaluationSettings,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batch by batch in the order of the data set, whole batches on every rank: softmax outputs and labels (n,).
 
@@ -111,12 +117,12 @@ def outputs(
     device = layout.devices[0]
     means = [of_net.mean_on(device) for of_net in statistics]
     first = 0
-    for images in replica_images(layout, dataset, nets[0].recipe, passage):
+    for images in replica_images(layout, dataset, nets[0].recipe, settings):
         layout.begin("evaluation")
-        total = min(passage.batch_size, len(dataset) - first)
+        total = min(settings.batch_size, len(dataset) - first)
         shown = images if len(images) else images.new_zeros(1, *images.shape[1:])  # so that all ranks cross as often
         with evaluating(*nets):
-            scores = [softmax_outputs(net, shown, mean, passage.crops) for net, mean in zip(nets, means, strict=True)]
+            scores = [softmax_outputs(net, shown, mean, settings.crops) for net, mean in zip(nets, means, strict=True)]
         whole = whole_batch(layout, torch.stack(scores)[:, :, : len(images)], total)
         labels = np.asarray(dataset.labels[first : first + total], dtype=np.int64)
         yield whole, torch.from_numpy(labels).to(whole.device)
@@ -134,7 +140,7 @@ def evaluate(
 ) -> ErrorRates:
     """Both errors and the loss over ``dataset``, each image counted once in every layout; leaves the net's mode."""
     count = ErrorCount()
-    passage = Passage(crops, batch_size, loader, workers)
-    for scores, labels in outputs([net], [dataset.statistics], layout, dataset, passage):
+    settings = EvaluationSettings(crops, batch_size, loader, workers)
+    for scores, labels in outputs([net], [dataset.statistics], layout, dataset, settings):
         count.add(scores[0, 0], labels)
     return count.rates()

@@ -16,10 +16,10 @@ from torch import Tensor
 from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.core.guarded_files import Field, is_file, map_npy, open_file
 from alexnet2012.data import Dataset
-from alexnet2012.data.part import Part
-from alexnet2012.distributed import Layout
-from alexnet2012.evaluation.crops import views
-from alexnet2012.evaluation.evaluate import Passage, evaluating, replica_images
+from alexnet2012.data.subset import Subset
+from alexnet2012.distributed.layout import Layout
+from alexnet2012.evaluation.crops import crops_of
+from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluating, replica_images
 from alexnet2012.evaluation.predictions import fingerprint
 from alexnet2012.network import AlexNet
 
@@ -32,7 +32,7 @@ def spread(dataset: Dataset, count: int) -> Dataset:
     if count >= len(dataset):
         return dataset
     chosen = (2 * np.arange(count) + 1) * len(dataset) // (2 * count)
-    return Part(dataset, chosen).with_statistics(dataset.statistics)
+    return Subset(dataset, chosen).with_statistics(dataset.statistics)
 
 
 def fc7(net: AlexNet, images: Tensor, mean: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def fc7(net: AlexNet, images: Tensor, mean: Tensor) -> Tensor:
 
     Of a reference net what its last layer reads.
     """
-    (centre,) = views(images, mean, net.recipe, 1)
+    (centre,) = crops_of(images, mean, net.recipe, 1)
     return net(centre, return_features=True)[1][net.layers[-2]].flatten(1)
 
 
@@ -48,7 +48,7 @@ def features_file(
     net: AlexNet,
     dataset: Dataset,
     directory: Path,
-    passage: Passage,
+    settings: EvaluationSettings,
     progress: Callable[[int], object] = lambda images: None,
 ) -> Path:
     """The npy file in ``directory``, which exists, with fc7 (images, 4096) of all ``dataset``, extracted if not there.
@@ -63,7 +63,7 @@ def features_file(
         path.unlink()
     path = directory / f"{name}.npy"
     with atomic_write(path) as partial:
-        extract(net, dataset, partial, passage, progress)
+        extract(net, dataset, partial, settings, progress)
     return path.rename(path.with_stem(f"{name}-{checksum(path)}"))
 
 
@@ -76,7 +76,9 @@ def checksum(path: Path) -> str:
     return f"{crc:08x}"
 
 
-def extract(net: AlexNet, dataset: Dataset, path: Path, passage: Passage, progress: Callable[[int], object]) -> None:
+def extract(
+    net: AlexNet, dataset: Dataset, path: Path, settings: EvaluationSettings, progress: Callable[[int], object]
+) -> None:
     """Write fc7 of every image of ``dataset``, batch by batch, in npy's format."""
     layout = Layout(devices=(net.held[0].device,))
     mean = dataset.statistics.mean_on(layout.devices[0])
@@ -85,7 +87,7 @@ def extract(net: AlexNet, dataset: Dataset, path: Path, passage: Passage, progre
         width = fc7(net, torch.zeros(1, side, side, 3, dtype=torch.uint8, device=layout.devices[0]), mean).shape[1]
     with path.open("wb") as file:
         write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (len(dataset), width)})
-        for images in replica_images(layout, dataset, net.recipe, passage):
+        for images in replica_images(layout, dataset, net.recipe, settings):
             with evaluating(net):
                 file.write(fc7(net, images, mean).float().cpu().numpy().tobytes())
             progress(len(images))

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import Damaged, Field, read_npz
 from alexnet2012.data import Dataset
-from alexnet2012.errors import InputError
 from alexnet2012.evaluation.errors import ErrorCount, ErrorRates, credit, error_measures
 
 FORM = {

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet2012.core.errors import InputError
 from alexnet2012.core.random_streams import Purpose, philox
-from alexnet2012.errors import InputError
 from alexnet2012.network.dropout import Draw
 from alexnet2012.network.exchange import Exchange, InProcess
 from alexnet2012.network.tower import Tower

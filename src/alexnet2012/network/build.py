@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from alexnet2012.errors import InputError
+from alexnet2012.core.errors import InputError
 from alexnet2012.network.alexnet import AlexNet, classes_of
 from alexnet2012.network.exchange import Exchange
 from alexnet2012.network.reference import ReferenceNet

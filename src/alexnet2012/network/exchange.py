@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from alexnet2012.distributed.layout import Layout
 from alexnet2012.network.dropout import Draw
 from alexnet2012.network.tower import Tower
 from alexnet2012.recipe import FULLY_CONNECTED
@@ -57,39 +58,6 @@ class InProcess(Exchange):
     def join(self, outputs: list[Tensor], layer: str, channels: int) -> Tensor:
         """[(N, C_t, ...)] a tower -> (N, channels, ...) on tower 0's device."""
         return torch.cat([x.to(outputs[0].device, non_blocking=True) for x in outputs], dim=1)
-
-
-class OnStreams(InProcess):
-    """Both towers on one CUDA device, each on a stream of its own, so that their kernels can run side by side.
-
-    A tower's stream waits for the caller's before each layer, the caller's for both towers' where they meet. Autograd
-    runs every gradient on the stream of its operation. Memory that one stream frees and another reads is recorded.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(2)
-        self.device, self.streams = device, [torch.cuda.Stream(device) for _ in self.towers]
-
-    def run(self, tower: Tower, layer: str, x: Tensor, draw: Draw | None) -> Tensor:
-        stream = self.streams[tower.index]
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        x.record_stream(stream)
-        with torch.cuda.stream(stream):
-            return tower(layer, x, draw)
-
-    def meet(self, outputs: list[Tensor], layer: str) -> list[Tensor]:
-        return super().meet(self.arrived(outputs), layer)
-
-    def join(self, outputs: list[Tensor], layer: str, channels: int) -> Tensor:
-        return super().join(self.arrived(outputs), layer, channels)
-
-    def arrived(self, outputs: list[Tensor]) -> list[Tensor]:
-        """``outputs``, for use on the caller's stream."""
-        caller = torch.cuda.current_stream(self.device)
-        for stream, x in zip(self.streams, outputs, strict=True):
-            caller.wait_stream(stream)
-            x.record_stream(caller)
-        return outputs
 
 
 class BetweenRanks(Exchange):
@@ -170,3 +138,10 @@ class Join(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         return gradient.split(ctx.sizes, dim=1)[ctx.tower], None, None, None
+
+
+def exchange_between(layout: Layout, towers: int) -> Exchange:
+    """How activations cross in ``layout``: between the two ranks of a pair, or within this process."""
+    if layout.split:
+        return BetweenRanks(layout.groups["pair"], layout.tower, layout.waiting)
+    return InProcess(towers)

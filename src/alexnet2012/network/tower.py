@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet2012.network.dropout import Draw, dropout_mask
-from alexnet2012.network.response_norm import InMapResponseNorm, LocalResponseNorm
+from alexnet2012.network.lrn.layer import InMapResponseNorm, LocalResponseNorm
 from alexnet2012.recipe import CONVOLUTIONS, LAYERS, POOLED, Recipe
 
 POOLED_SIZE = 6  # pixels: 224 -> conv1 55 -> 27 -> 13 -> 6

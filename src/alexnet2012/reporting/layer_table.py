@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from alexnet2012.network.describe import LayerNumbers
+from alexnet2012.network.summary import LayerNumbers
 
 COLUMNS = ("layer", "output of a tower", "parameters", "multiply-\nadds", "kept", "crosses")
 COUNTS = ("parameters", "multiply_adds", "kept", "crossing")

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from alexnet2012.core.errors import InputError
 from alexnet2012.data import Dataset, TrainingPlan, finish, open_loader
-from alexnet2012.distributed import Layout, PendingRows, raise_together, reduce, share
-from alexnet2012.errors import InputError
+from alexnet2012.distributed.layout import Layout, PendingRows, raise_together, reduce, share
 from alexnet2012.training.settings import Settings
 
 
@@ -26,13 +26,13 @@ class TrainingBatches:
         self.steps = steps
         self.mean = dataset.statistics.mean_on(layout.devices[0])
         self.decode_on = torch.device("cpu") if layout.backend == "gloo" else layout.devices[0]
-        own_views = (plan.views(step, self.own(step).start, self.own(step).stop) for step in self.steps)
+        own_views = (plan.augmentations(step, self.own(step).start, self.own(step).stop) for step in self.steps)
         skip_bad = settings.on_bad_image == "skip"
         self.loader = open_loader(
             settings.loader, dataset, own_views, self.recipe, settings.workers, self.decode_on, skip_bad
         )
         self.failure: InputError | None = None
-        self.told = 0  # skipped images that were named
+        self.reported = 0  # skipped images that were named
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         decoded = iter(self.loader)
@@ -63,17 +63,17 @@ class TrainingBatches:
     def ready(self, step: int, images: PendingRows, labels: PendingRows) -> tuple[Tensor, Tensor]:
         device = self.layout.devices[0]
         replica = share(self.plan.rows(step), self.layout.replica, self.layout.replicas)
-        views = self.plan.views(step, replica.start, replica.stop)
+        views = self.plan.augmentations(step, replica.start, replica.stop)
         pixels = finish(images.wait().to(device, non_blocking=True), views, self.mean, self.recipe)
         return pixels, labels.wait().to(device, non_blocking=True)
 
     def skipped(self) -> int:
         """Images so far, over all ranks, whose place a spare has taken; each rank names its own once."""
-        own = self.loader.spares.skipped
-        for reason in list(own.values())[self.told :]:
-            print(f"warning: {reason}; skipped, a spare takes its place", file=sys.stderr, flush=True)
-        self.told = len(own)
-        return round(reduce(self.layout, torch.tensor([float(self.told)])).item())
+        own = self.loader.replacements.skipped
+        for reason in list(own.values())[self.reported :]:
+            print(f"warning: {reason}; skipped, another image takes its place", file=sys.stderr, flush=True)
+        self.reported = len(own)
+        return round(reduce(self.layout, torch.tensor([float(self.reported)])).item())
 
     def close(self) -> None:
         """Stop the loader."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet2012.recipe import Recipe
-from alexnet2012.training import optimizer_cpp
+from alexnet2012.training import optimizer_native
 
 
 class PaperSGD(torch.optim.Optimizer):
@@ -52,8 +52,8 @@ class PaperSGD(torch.optim.Optimizer):
         """One pass over the tensors that the compiled update takes, four for all others together."""
         others = []
         for weight in weights:
-            if optimizer_cpp.takes(weight, self.velocity(weight)):
-                optimizer_cpp.update(weight, self.velocity(weight), lr, momentum, weight_decay, self.found_inf)
+            if optimizer_native.takes(weight, self.velocity(weight)):
+                optimizer_native.update(weight, self.velocity(weight), lr, momentum, weight_decay, self.found_inf)
             else:
                 others.append(weight)
         if not others:

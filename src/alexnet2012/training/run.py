@@ -1,4 +1,4 @@
-"""A run from its settings to its end: open, agree, resume, train."""
+"""A run from its settings to its end: open, broadcast_from_main, resume, train."""
 
 from __future__ import annotations
 
@@ -18,26 +18,34 @@ import torch
 from rich.progress import Progress
 
 from alexnet2012.core.atomic_files import atomic_write
+from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import Damaged, is_file
-from alexnet2012.data import Dataset, Statistics, Sums, hold_back, measure, open_dataset, steps_per_epoch
+from alexnet2012.data import Dataset, Statistics, Sums, hold_out, measure, open_dataset, steps_per_epoch
 from alexnet2012.data.pixels import SIDE
-from alexnet2012.distributed import Layout, agree, gather, naming_lost_ranks, open_layout, raise_together, share
-from alexnet2012.errors import InputError
+from alexnet2012.distributed.layout import (
+    Layout,
+    broadcast_from_main,
+    gather,
+    naming_lost_ranks,
+    open_layout,
+    raise_together,
+    share,
+)
+from alexnet2012.evaluation import checkpoint
 from alexnet2012.network.build import parameter_shapes
-from alexnet2012.network.response_norm import lrn_kernel
-from alexnet2012.reporting.run_directory import RunDirectory
-from alexnet2012.training import checkpoint
-from alexnet2012.training.optimizer_cpp import update_kernel
-from alexnet2012.training.saver import CheckpointStore
+from alexnet2012.network.lrn.layer import lrn_kernel
+from alexnet2012.training.checkpoint_store import CheckpointStore
+from alexnet2012.training.optimizer_native import update_kernel
+from alexnet2012.training.run_directory import RunDirectory
 from alexnet2012.training.settings import Settings
-from alexnet2012.training.stopping import SIGNALS
+from alexnet2012.training.stop_signals import SIGNALS
 from alexnet2012.training.trainer import Trainer
 
 SHARED_WITHIN = 60.0  # seconds in which what one node writes is seen on another, as NFS caches at most
 
 
-def run(settings: Settings) -> None:
-    """Train as ``settings`` ask, going on where the run's directory stands.
+def run(settings: Settings, draw: Callable[[Trainer], object] = lambda trainer: None) -> None:
+    """Train as ``settings`` ask, going on where the run's directory stands, then ``draw`` its figures on rank 0.
 
     Raises InputError for what cannot be used, Diverged at what is not finite, LostRank where another process
     of the run is gone.
@@ -53,17 +61,17 @@ def run(settings: Settings) -> None:
         ) as layout,
         contextlib.closing(RunDirectory(settings.directory)) as directory,
     ):
-        say = print_line if layout.first else silent
-        with leaving_at_a_signal(layout, directory, say):
-            with telling_failure(directory, lambda: directory.state_said()[1]), naming_lost_ranks(layout.heartbeat):
-                newest = agree(layout, lambda: check(settings, layout, directory))
+        say = print_line if layout.is_main else silent
+        with exit_on_signal(layout, directory, say):
+            with recording_failure(directory, lambda: directory.state_said()[1]), naming_lost_ranks(layout.heartbeat):
+                newest = broadcast_from_main(layout, lambda: check(settings, layout, directory))
                 refuse_unshared(layout, directory)
                 trainer = make_trainer(settings, layout, directory, newest)
-            train_and_draw(trainer, directory, say)
+            train_and_draw(trainer, directory, say, draw)
 
 
 @contextlib.contextmanager
-def leaving_at_a_signal(layout: Layout, directory: RunDirectory, say: Callable[[str], None]) -> Iterator[None]:
+def exit_on_signal(layout: Layout, directory: RunDirectory, say: Callable[[str], None]) -> Iterator[None]:
     """Before training there is nothing to save: leave at once when asked to stop, with a word; at a second signal too.
 
     torchrun's signal, which it sends when another rank has failed, is told as that failure. An exception leaves the
@@ -77,7 +85,7 @@ def leaving_at_a_signal(layout: Layout, directory: RunDirectory, say: Callable[[
         failed = ""
         with contextlib.suppress(RuntimeError):  # the store may be gone
             failed = layout.heartbeat.failed() if layout.heartbeat else ""
-        directory.say_state("failed" if failed else "preempted", directory.state_said()[1], failed)
+        directory.write_state("failed" if failed else "preempted", directory.state_said()[1], failed)
         if directory.lock and not failed:
             say(f"preempted: {directory.path}, at once; the same command goes on from the last checkpoint")
         sys.stdout.flush()
@@ -94,19 +102,19 @@ def leaving_at_a_signal(layout: Layout, directory: RunDirectory, say: Callable[[
 
 
 @contextlib.contextmanager
-def telling_failure(directory: RunDirectory, step: Callable[[], int]) -> Iterator[None]:
+def recording_failure(directory: RunDirectory, step: Callable[[], int]) -> Iterator[None]:
     """Have ``state.json`` say what ends the run."""
     try:
         yield
     except BaseException as error:
-        directory.say_state("failed", step(), str(error))
+        directory.write_state("failed", step(), str(error))
         raise
 
 
 def open_splits(settings: Settings) -> tuple[Dataset, Dataset]:
     """What to train on and what to validate on."""
     train, val = (open_dataset(settings.data, split) for split in ("train", "val"))
-    return hold_back(train, settings.val_fraction, settings.seed) if settings.val_fraction else (train, val)
+    return hold_out(train, settings.val_fraction, settings.seed) if settings.val_fraction else (train, val)
 
 
 def make_trainer(settings: Settings, layout: Layout, directory: RunDirectory, newest: Path | None) -> Trainer:
@@ -117,52 +125,43 @@ def make_trainer(settings: Settings, layout: Layout, directory: RunDirectory, ne
     train, val = train.with_statistics(statistics), val.with_statistics(statistics)
     trainer = Trainer(settings, layout, train, val, directory)
     if newest and saved:
-        agree(layout, lambda: refuse_other_net(saved, trainer, newest))
+        broadcast_from_main(layout, lambda: refuse_other_net(saved, trainer, newest))
         trainer.resume(saved)
     return trainer
 
 
-def train_and_draw(trainer: Trainer, directory: RunDirectory, say: Callable[[str], None]) -> None:
+def train_and_draw(
+    trainer: Trainer, directory: RunDirectory, say: Callable[[str], None], draw: Callable[[Trainer], object]
+) -> None:
     """Train, then draw the run's figures, each where it is not done yet; rank 0 keeps ``state.json`` true.
 
     Raises InputError, too, where the last checkpoint cannot be saved.
     """
     how, settings, layout = "done", trainer.settings, trainer.layout
-    drawn = trainer.complete and agree(layout, directory.state_said)[0] == "done"
-    with telling_failure(directory, lambda: trainer.step), naming_lost_ranks(layout.heartbeat):
+    drawn = trainer.complete and broadcast_from_main(layout, directory.state_said)[0] == "done"
+    with recording_failure(directory, lambda: trainer.step), naming_lost_ranks(layout.heartbeat):
         if trainer.finished:
             say(f"{directory.path}: already trained to step {trainer.step}")
         else:
             with trainer.stop.listening():
                 announce(say, settings, layout, trainer)
-                if layout.first:
+                if layout.is_main:
                     directory.record(settings.identity(), classes=trainer.net.classes, **executed(settings, layout))
-                directory.say_state("running", trainer.step)
+                directory.write_state("running", trainer.step)
                 how = train(trainer)
         if how == "done" and trainer.complete and not drawn:
             layout.begin("drawing the figures")
-            agree(layout, lambda: draw_figures(trainer, directory))
-    patience = f"no better validation error for {settings.early_stop} epochs" if trainer.out_of_patience else ""
-    directory.say_state(how, trainer.step, patience)
+            broadcast_from_main(layout, lambda: draw(trainer))
+    patience = f"no better validation error for {settings.early_stop} epochs" if trainer.early_stopped else ""
+    directory.write_state(how, trainer.step, patience)
     say(f"{how}: {directory.path}, step {trainer.step}" + f", {patience}" * bool(patience))
 
 
 def train(trainer: Trainer) -> str:
     """``done`` or ``preempted``: so is a run, too, that is asked to stop before it has drawn its figures."""
     how = trainer.train()
-    agree(trainer.layout, trainer.store.refuse_unsaved)
+    broadcast_from_main(trainer.layout, trainer.store.refuse_unsaved)
     return "preempted" if trainer.complete and trainer.asked_to_stop() else how
-
-
-def draw_figures(trainer: Trainer, directory: RunDirectory) -> None:
-    """The paper's figures of the net as it ended, into ``figures/`` and to TensorBoard."""
-    from alexnet2012.evaluation.evaluate import Passage
-    from alexnet2012.reporting.figures.gallery import show_at_end  # here: matplotlib takes a second
-    from alexnet2012.trained import load_checkpoint  # here: it reads what this package writes
-
-    net = load_checkpoint(directory.last, trainer.layout.devices)
-    passage = Passage(loader=trainer.settings.loader, workers=trainer.settings.workers)
-    show_at_end(net, trainer.train_set, trainer.val_set, directory, trainer.step, passage)
 
 
 def print_line(line: str) -> None:
@@ -178,8 +177,6 @@ def check(settings: Settings, layout: Layout, directory: RunDirectory) -> Path |
     batch, replicas = settings.recipe.batch_size, layout.replicas
     if settings.precision == "tf32" and layout.devices[0].type != "cuda":
         raise InputError("--precision tf32: only CUDA devices have it, and there is none here; use fp32 or bf16")
-    if settings.streams:
-        refuse_streams(settings, layout)
     if batch % replicas:
         raise InputError(
             f"--batch-size {batch}: does not divide among {replicas} replicas; give a multiple of {replicas}"
@@ -198,7 +195,7 @@ def check(settings: Settings, layout: Layout, directory: RunDirectory) -> Path |
 
 def refuse_unshared(layout: Layout, directory: RunDirectory) -> None:
     """Raises InputError where a rank does not see what rank 0 writes in the run's directory."""
-    holder, deadline = agree(layout, directory.holder), time.monotonic() + SHARED_WITHIN
+    holder, deadline = broadcast_from_main(layout, directory.holder), time.monotonic() + SHARED_WITHIN
     while directory.holder() != holder and time.monotonic() < deadline:
         time.sleep(0.1)
     unseen = InputError(
@@ -206,15 +203,6 @@ def refuse_unshared(layout: Layout, directory: RunDirectory) -> None:
         "give a directory that all nodes share"
     )
     raise_together(layout, None if directory.holder() == holder else unseen)
-
-
-def refuse_streams(settings: Settings, layout: Layout) -> None:
-    """Raises InputError where a stream a tower is not to be had."""
-    alone = layout.processes == 1 and [device.type for device in layout.devices] == ["cuda"]
-    if not alone or settings.recipe.towers == 1:
-        raise InputError("--streams: needs one process with both towers on one CUDA device; leave it out")
-    if settings.compile:
-        raise InputError("--streams: --compile makes one stream of the whole net; leave one of them out")
 
 
 def refuse_other_net(saved: dict[str, Any], trainer: Trainer, path: Path) -> None:
@@ -242,15 +230,15 @@ def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirector
     side = settings.recipe.image_size
     if dataset.square256 and side == SIDE:
         return dataset.statistics
-    kept = agree(layout, lambda: measured_on(directory.statistics, len(dataset)))
+    kept = broadcast_from_main(layout, lambda: measured_on(directory.statistics, len(dataset)))
     if not kept:
         own = share(len(dataset), layout.rank, layout.processes)
-        with Progress(disable=not layout.first) as bar:
+        with Progress(disable=not layout.is_main) as bar:
             task = bar.add_task("mean image and colours of the training set", total=own.stop - own.start)
             sums = measure(dataset, own.start, own.stop, lambda done: bar.advance(task, done), settings.workers, side)
         parts = gather(layout, sums)
-        agree(layout, lambda: keep_statistics(parts, directory.statistics))
-    return agree(layout, lambda: Statistics.load(directory.statistics))
+        broadcast_from_main(layout, lambda: keep_statistics(parts, directory.statistics))
+    return broadcast_from_main(layout, lambda: Statistics.load(directory.statistics))
 
 
 def keep_statistics(parts: list[Sums], path: Path) -> None:
@@ -285,7 +273,6 @@ def announce(say: Callable[[str], None], settings: Settings, layout: Layout, tra
     say(
         f"devices  {layout.describe(settings.recipe.towers)}; {layout.threads} threads a process, {settings.precision}"
         + ", compiled at the first step" * settings.compile
-        + ", a CUDA stream a tower" * settings.streams
     )
     say(f"loader   {settings.loader}, {settings.workers} decoding threads a process")
     steps = f"{recipe.epochs} epochs of {plan.steps_per_epoch} steps of {plan.batch_size} images"
@@ -305,7 +292,6 @@ def executed(settings: Settings, layout: Layout) -> dict[str, Any]:
         "layout": layout.describe(settings.recipe.towers),
         "threads": layout.threads,
         "compile": settings.compile,
-        "streams": settings.streams,
         "loader": settings.loader,
         "workers": settings.workers,
         "max_steps": settings.max_steps,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet2012.data.dataset import DATASETS
-from alexnet2012.distributed import TIMEOUT
-from alexnet2012.errors import InputError
+from alexnet2012.core.errors import InputError
+from alexnet2012.data.datasets import DATASETS
+from alexnet2012.distributed.layout import TIMEOUT
 from alexnet2012.recipe import Recipe
 from alexnet2012.training.schedule import SCHEDULES
 
@@ -24,7 +24,6 @@ class Settings:
     seed: int = 0
     precision: str = "fp32"  # of products: "fp32", on CUDA also "tf32", or "bf16", also of the activations
     compile: bool = False  # the net's training passes
-    streams: bool = False  # of CUDA, one a tower, where towers share a device
     out: Path | None = None
     max_steps: int | None = None  # absolute: stop after this step of the run
     loader: str = "dali"

@@ -14,25 +14,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alexnet2012.core.errors import Diverged, InputError
 from alexnet2012.core.random_streams import STREAMS
 from alexnet2012.data import Dataset, TrainingPlan
-from alexnet2012.distributed import Layout, PendingMean, allow_tf32, raise_together, reduce, share
-from alexnet2012.errors import Diverged, InputError
-from alexnet2012.evaluation import evaluate
+from alexnet2012.distributed.layout import Layout, PendingMean, allow_tf32, raise_together, reduce, share
+from alexnet2012.evaluation import checkpoint, evaluate
 from alexnet2012.network.build import build_net, compile_net, naming_failed_compilation
-from alexnet2012.reporting.run_directory import RunDirectory
-from alexnet2012.reporting.run_log import RunLog
-from alexnet2012.training import checkpoint
+from alexnet2012.network.exchange import exchange_between
 from alexnet2012.training.batches import TrainingBatches
+from alexnet2012.training.checkpoint_store import CheckpointStore, gather_net, restore_net
 from alexnet2012.training.clock import Clock, Pace
+from alexnet2012.training.monitor import broken_layers, dead_units, explain_divergence, layer_sizes
 from alexnet2012.training.optimizer import make_optimizer
-from alexnet2012.training.saver import CheckpointStore
+from alexnet2012.training.run_directory import RunDirectory
+from alexnet2012.training.run_log import RunLog
 from alexnet2012.training.schedule import Schedule
 from alexnet2012.training.settings import Settings
-from alexnet2012.training.stopping import StopRequest
-from alexnet2012.training.watch import broken_layers, dead_units, explain_divergence, layer_sizes
+from alexnet2012.training.stop_signals import StopRequest
 
-WATCH_EVERY = 10  # reports between two looks at gradients, updates and dead units
+MONITOR_EVERY = 10  # reports between two looks at gradients, updates and dead units
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,7 @@ class Trainer:
         self.recipe = recipe = settings.recipe
         self.plan = TrainingPlan(recipe, len(train), recipe.batch_size, settings.seed, train.statistics, recipe.epochs)
         self.last_step = min(self.plan.steps, settings.max_steps or self.plan.steps)
-        self.net = build_net(
-            recipe, len(train.classes), settings.seed, layout.exchange(recipe.towers, settings.streams)
-        )
+        self.net = build_net(recipe, len(train.classes), settings.seed, exchange_between(layout, recipe.towers))
         self.net.place(layout.devices)
         allow_tf32(settings.precision == "tf32")
         self.replicated = layout.replicate(compile_net(self.net, layout.devices[0]) if settings.compile else self.net)
@@ -90,17 +88,17 @@ class Trainer:
         self.best_top1_error = math.inf  # percent, of the validations so far
         self.epochs_since_best = 0
         self.epoch_means = EpochMeans()
-        self.unvalidated = False  # whether an epoch has ended without its validation, which a stop has put off
+        self.validation_pending = False  # whether an epoch has ended without its validation, which a stop has put off
         self.log: RunLog | None = None
         self.unread: tuple[int, float, PendingMean] | None = None  # the last step, its rate, its broken layers
 
     def resume(self, saved: dict[str, Any]) -> None:
         """Go on from a checkpoint, of any layout."""
-        checkpoint.restore_net(self.net, self.optimizer, saved)
+        restore_net(self.net, self.optimizer, saved)
         self.schedule.load_state_dict(saved["schedule"])
         self.step, self.best_top1_error = saved["step"], saved["best_top1_error"]
         self.epochs_since_best = saved.get("epochs_since_best", 0)
-        self.unvalidated = saved.get("unvalidated", False)
+        self.validation_pending = saved.get("validation_pending", False)
         self.epoch_means = EpochMeans(**saved.get("epoch_means", {}))
 
     def train(self) -> str:
@@ -108,13 +106,13 @@ class Trainer:
 
         Raises Diverged at what is not finite, InputError, after a checkpoint, at a file that is no image.
         """
-        if self.layout.first:
-            self.log = RunLog(self.run, self.step, self.settings.identity(), not self.unvalidated)
+        if self.layout.is_main:
+            self.log = RunLog(self.run, self.step, self.settings.identity(), not self.validation_pending)
         steps = range(self.step, self.last_step)
         batches = TrainingBatches(self.layout, self.train_set, self.plan, self.settings, steps)
         try:
-            if self.unvalidated:
-                self.end_stretch(skipped=0)
+            if self.validation_pending:
+                self.validate_and_save(skipped=0)
             self.take_steps(batches)
         finally:
             batches.close()
@@ -126,15 +124,15 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Whether the last step is done and validated, or the validation error has not improved for long enough."""
-        return (self.step >= self.last_step and not self.unvalidated) or self.out_of_patience
+        return (self.step >= self.last_step and not self.validation_pending) or self.early_stopped
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to train, under any ``--max-steps``."""
-        return self.finished and (self.step == self.plan.steps or self.out_of_patience)
+        return self.finished and (self.step == self.plan.steps or self.early_stopped)
 
     @property
-    def out_of_patience(self) -> bool:
+    def early_stopped(self) -> bool:
         patience = self.settings.early_stop
         return patience is not None and self.epochs_since_best >= patience
 
@@ -149,11 +147,11 @@ class Trainer:
             self.layout.begin("a training step", self.step + 1)
             with naming_failed_compilation():
                 outcome = self.train_step(images, labels, out_of_data=batches.failure is not None)
-            stopping, out_of_data = self.settle(outcome)
+            stopping, out_of_data = self.read_metrics(outcome)
             if self.saving_due() or stopping or out_of_data:
                 with self.clock.paused():
-                    self.end_stretch(skipped=batches.skipped() if self.epoch_ended() else 0)
-                stopping = stopping or self.unvalidated
+                    self.validate_and_save(skipped=batches.skipped() if self.epoch_ended() else 0)
+                stopping = stopping or self.validation_pending
             if out_of_data:
                 raise_together(self.layout, batches.failure)
 
@@ -209,7 +207,7 @@ class Trainer:
         """Where this replica's rows stand in the global batch of ``step`` (from 0)."""
         return share(self.plan.rows(step), self.layout.replica, self.layout.replicas).start
 
-    def settle(self, outcome: Outcome) -> tuple[bool, bool]:
+    def read_metrics(self, outcome: Outcome) -> tuple[bool, bool]:
         """Read a step: report it if due; whether a rank was asked to stop, and whether one has no next images.
 
         Raises Diverged on every rank when the loss, or the gradient of the step before, is not finite.
@@ -248,8 +246,8 @@ class Trainer:
     def raise_diverged(self, step: int, what: str) -> NoReturn:
         self.step = step
         self.store.wait()
-        last = self.store.last_good() if self.layout.first else ""
-        raise Diverged(f"step {step}: {what}; last good checkpoint: {last}").by_all(tells=self.layout.first)
+        last = self.store.last_good() if self.layout.is_main else ""
+        raise Diverged(f"step {step}: {what}; last good checkpoint: {last}").on_all_ranks(reports=self.layout.is_main)
 
     def due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
@@ -258,7 +256,7 @@ class Trainer:
         """A row and a line; now and then a look inside. Every rank takes part in the look."""
         inside: dict[str, float] = {}
         whole = self.plan.rows(outcome.step - 1) == self.recipe.batch_size  # of less, a replica may have no row
-        if whole and self.due(self.settings.log_every * WATCH_EVERY):
+        if whole and self.due(self.settings.log_every * MONITOR_EVERY):
             inside = layer_sizes(self.net, self.optimizer, self.layout)
             inside |= dead_units(self.net, outcome.images) if self.recipe.activation == "relu" else {}
         if self.log is None:
@@ -303,7 +301,7 @@ class Trainer:
         """Drops of the weights' rate by ``step`` (from 0), or by the last step done."""
         return self.schedule.drops("weights", self.step - 1 if step is None else step)
 
-    def end_stretch(self, skipped: int) -> None:
+    def validate_and_save(self, skipped: int) -> None:
         """Validate at an epoch's end, unless asked to stop, then save.
 
         Raises Diverged where there is a value that is not finite, InputError, after the checkpoint, for a validation
@@ -314,23 +312,23 @@ class Trainer:
         if skipped and self.log:
             self.log.skipped(self.step, skipped)
         before = self.drops()
-        self.unvalidated = self.epoch_ended() and self.asked_to_stop()
+        self.validation_pending = self.epoch_ended() and self.asked_to_stop()
         improved, unreadable = False, None
-        if self.epoch_ended() and not self.unvalidated:
+        if self.epoch_ended() and not self.validation_pending:
             try:
                 improved = self.validate()
             except InputError as error:
-                unreadable, self.unvalidated = error, True
+                unreadable, self.validation_pending = error, True
         names = ["last.pt"] + ["best.pt"] * improved
         names += [f"before-drop-{before + 1}.pt"] * (self.drops(self.step) > before)
         self.layout.begin("saving a checkpoint")
-        contents = checkpoint.gather_net(self.net, self.optimizer, self.layout)
+        contents = gather_net(self.net, self.optimizer, self.layout)
         if self.log:
             with self.layout.working():
                 self.log.kernels(contents["weights"], self.step)
                 self.log.flush()  # a run killed after this checkpoint goes on with every event before it
                 self.store.save(contents | self.state(), names)
-                self.run.say_state("running", self.step)
+                self.run.write_state("running", self.step)
         if unreadable:
             raise unreadable
 
@@ -361,7 +359,7 @@ class Trainer:
             "step": self.step,
             "best_top1_error": self.best_top1_error,
             "epochs_since_best": self.epochs_since_best,
-            "unvalidated": self.unvalidated,
+            "validation_pending": self.validation_pending,
             "epoch_means": vars(self.epoch_means).copy(),
             "schedule": self.schedule.state_dict(),
             "recipe": dataclasses.asdict(self.recipe),

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet2012.network.lrn.layer import InMapResponseNorm, LocalResponseNorm
 from alexnet2012.network.reference.d2l import Layers
-from alexnet2012.network.response_norm import InMapResponseNorm, LocalResponseNorm
 from alexnet2012.recipe import Recipe
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}

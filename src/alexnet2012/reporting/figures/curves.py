@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import Damaged, is_count, is_file, read_bytes, read_json
-from alexnet2012.data.imagenet_source import OFFICIAL
-from alexnet2012.errors import InputError
+from alexnet2012.data.prepare.source import OFFICIAL
 from alexnet2012.recipe import result_2012
 from alexnet2012.reporting.figures.style import COLORS, SMALL, cut, new_figure, styled
-from alexnet2012.reporting.run_directory import LOG_BYTES
+from alexnet2012.training.run_directory import LOG_BYTES
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from alexnet2012.errors import InputError
+from alexnet2012.core.errors import InputError
 from alexnet2012.reporting.figures.curves import read_curves
 from alexnet2012.reporting.figures.style import COLORS, SMALL, new_figure, styled
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from alexnet2012.data import Dataset
-from alexnet2012.data.pixels import load
-from alexnet2012.evaluation.evaluate import Passage, evaluating, softmax_outputs
+from alexnet2012.data.dataset import load
+from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluating, softmax_outputs
 from alexnet2012.evaluation.features import fc7, features_file, nearest, spread
 from alexnet2012.network import AlexNet
 from alexnet2012.reporting.figures.curves import draw_curves, read_curves
@@ -21,7 +21,7 @@ from alexnet2012.reporting.figures.guesses import draw_guesses
 from alexnet2012.reporting.figures.kernels import draw_kernels
 from alexnet2012.reporting.figures.neighbours import Neighbours, draw_neighbours
 from alexnet2012.reporting.figures.style import save
-from alexnet2012.reporting.run_directory import RunDirectory
+from alexnet2012.training.run_directory import RunDirectory
 
 GUESSED, QUERIES, NEAREST = 8, 5, 6  # images in P figure 4: left, right, and in each of its rows
 COMPARED_AT_END = 5_000  # training images compared at the end of a run; launch/draw_figures.py compares them all
@@ -47,7 +47,7 @@ def neighbours(
     train: Dataset,
     val: Dataset,
     directory: Path,
-    passage: Passage,
+    settings: EvaluationSettings,
     progress: Callable[[int], object] = lambda images: None,
 ) -> dict[str, Figure]:
     """P figure 4 right: for five images spread over ``val``, the six nearest of ``train``.
@@ -59,7 +59,7 @@ def neighbours(
     mean = train.statistics.mean_on(device)
     with evaluating(net):
         of_queries = fc7(net, torch.from_numpy(np.stack(images)).to(device), mean).cpu()
-    features = features_file(net, train, directory, passage, progress)
+    features = features_file(net, train, directory, settings, progress)
     distances, found = nearest(of_queries, features, min(NEAREST, len(train)))
     rows = []
     for image, label, row, away in zip(images, queries.labels, found, distances, strict=True):
@@ -74,10 +74,12 @@ def curves(metrics: Sequence[Path]) -> dict[str, Figure]:
     return {"learning-curves": draw_curves([read_curves(path) for path in metrics])}
 
 
-def show_at_end(net: AlexNet, train: Dataset, val: Dataset, run: RunDirectory, step: int, passage: Passage) -> None:
+def show_at_end(
+    net: AlexNet, train: Dataset, val: Dataset, run: RunDirectory, step: int, settings: EvaluationSettings
+) -> None:
     """All figures of a run that has ended, into its ``figures/`` and to TensorBoard. ``net`` holds all its towers."""
     with tempfile.TemporaryDirectory() as scratch:
-        near = neighbours(net, spread(train, COMPARED_AT_END), val, Path(scratch), passage)
+        near = neighbours(net, spread(train, COMPARED_AT_END), val, Path(scratch), settings)
     figures = curves([run.metrics]) | kernels(net) | guesses(net, val) | near
     save(figures, run.figures)
     with SummaryWriter(str(run.tensorboard)) as board:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-from alexnet2012.errors import InputError
+from alexnet2012.core.errors import InputError
 
 COLUMN = 3.5  # inches
 SMALL = 6  # points, the smallest type

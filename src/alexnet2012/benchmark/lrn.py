@@ -1,0 +1,81 @@
+"""LRN beside ``torch.nn.LocalResponseNorm``, and beside a copy of the bytes it has to move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from alexnet2012.benchmark.compare import Figure, compare, compared
+from alexnet2012.network import LocalResponseNorm
+from alexnet2012.recipe import Recipe, paper_recipe
+
+SHAPES = ((48, 55), (128, 27))  # channels and side of a tower's LRN 1 and LRN 2
+BATCHES = (32, 128)
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+PEER, LIMIT = "torch.nn.LocalResponseNorm", "a copy of the same bytes"
+PASSES = ("forward", "backward", "both")
+GOALS = {"cpu": {PEER: 8.0}, "cuda": {PEER: 8.0, LIMIT: 0.75}}
+
+
+def figures(device: torch.device) -> Iterator[Figure]:
+    """Forward, backward and both, of each shape, batch, type and memory format."""
+    for channels, side in SHAPES:
+        for batch in BATCHES:
+            for dtype in (torch.float32, torch.bfloat16):
+                for name, memory in FORMATS.items():
+                    x = torch.randn(batch, channels, side, side, device=device, dtype=dtype) * 50
+                    x = x.contiguous(memory_format=memory).requires_grad_()
+                    what = f"{batch}x{channels}x{side}x{side} {str(dtype)[6:]} {name}"
+                    yield from of_tensor(x, what, device)
+
+
+def of_tensor(x: Tensor, what: str, device: torch.device) -> Iterator[Figure]:
+    recipe = paper_recipe()
+    gradient = torch.randn_like(x)
+    ours: Callable[[Tensor], Tensor] = LocalResponseNorm()
+    theirs: Callable[[Tensor], Tensor] = their_lrn(recipe)
+    if x.dtype == torch.bfloat16 and not x.is_cuda:
+        theirs = in_float32(theirs)  # it has no bfloat16 of its own here
+    copies = copying(x.detach(), gradient)
+    for passed in PASSES:
+        candidates = {
+            "ours": work(ours, x, gradient, passed),
+            PEER: work(theirs, x, gradient, passed),
+            LIMIT: copies[passed],
+        }
+        goals = GOALS[device.type] if (passed == "both" and x.dtype == torch.float32) or x.is_cuda else {}
+        yield from compared("lrn", f"{passed}, {what}", compare(candidates, device), goals)
+
+
+def their_lrn(recipe: Recipe) -> nn.Module:
+    """torch's own, of the same function: it takes the mean over the window, not the sum."""
+    return nn.LocalResponseNorm(recipe.lrn_size, recipe.lrn_alpha * recipe.lrn_size, recipe.lrn_beta, recipe.lrn_k)
+
+
+def in_float32(lrn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """``lrn`` between two conversions."""
+    return lambda x: lrn(x.float()).to(x.dtype)
+
+
+def work(lrn: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor, passed: str) -> Callable[[], object]:
+    """One pass through ``lrn``."""
+    if passed == "forward":
+        return lambda: lrn(x)
+    if passed == "both":
+        return lambda: torch.autograd.grad(lrn(x), x, gradient)
+    out = lrn(x)
+    return lambda: torch.autograd.grad(out, x, gradient, retain_graph=True)
+
+
+def copying(x: Tensor, gradient: Tensor) -> dict[str, Callable[[], object]]:
+    """The least traffic: forward reads x and writes; backward reads x and the gradient and writes."""
+
+    def forward() -> Tensor:
+        return x.clone()
+
+    def backward() -> Tensor:
+        return torch.add(x, gradient)
+
+    return {"forward": forward, "backward": backward, "both": lambda: (forward(), backward())}

@@ -1,0 +1,143 @@
+"""One training step beside torchvision's net and the usual re-implementation, and beside a matrix product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alexnet2012.benchmark.compare import Figure, compare, compared
+from alexnet2012.benchmark.lrn import their_lrn
+from alexnet2012.network import AlexNet
+from alexnet2012.network.build import compile_net
+from alexnet2012.network.summary import describe
+from alexnet2012.recipe import Recipe, paper_recipe
+from alexnet2012.training.optimizer import make_optimizer
+
+PEER, USUAL, LIMIT = "torchvision's alexnet", "the usual re-implementation", "a matrix product of as many operations"
+BATCHES = {"cpu": (32,), "cuda": (128, 512)}
+GOALS = {"cpu": {PEER: 0.9, USUAL: 2.5}, "cuda": {PEER: 0.8, USUAL: 3.0}}
+Step = Callable[[], object]
+
+
+def figures(device: torch.device) -> Iterator[Figure]:
+    """Synthetic images. On CUDA in bfloat16, both nets compiled; on the CPU in float32, neither."""
+    for batch in BATCHES[device.type]:
+        precision = "bf16" if device.type == "cuda" else "fp32"
+        candidates = {
+            "ours": our_step(batch, device, precision, compiled=device.type == "cuda"),
+            PEER: torchvision_step(batch, device, precision),
+            USUAL: usual_step(batch, device, precision),
+            LIMIT: product(batch, device, precision),
+        }
+        if device.type == "cuda":
+            candidates["ours, not compiled"] = our_step(batch, device, precision)
+        results = compare(candidates, device)
+        yield from compared("step", f"training, batch {batch}, {precision}", results, GOALS[device.type], batch)
+
+
+def operations(recipe: Recipe) -> int:
+    """Floating point operations to train on one image: forward, and two as large backward but for the image's own.
+
+    A multiply-add is two; the gradient of the image itself is not computed.
+    """
+    layers = describe(recipe)
+    return 2 * (3 * sum(layer.multiply_adds for layer in layers) - layers[0].multiply_adds)
+
+
+def product(batch: int, device: torch.device, precision: str) -> Step:
+    """As many operations as a step has, in square matrix products: the device's peak as it can be measured."""
+    side = 2048 if device.type == "cpu" else 8192
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b, out = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(3))
+    whole, rest = divmod(operations(paper_recipe()) * batch, 2 * side**3)
+    rows = round(side * rest / (2 * side**3))
+
+    def multiply() -> None:
+        for _ in range(whole):
+            torch.mm(a, b, out=out)
+        torch.mm(a[:rows], b, out=out[:rows])
+
+    return multiply
+
+
+def inputs(batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images as the loaders give them, less the mean, and labels."""
+    generator = torch.Generator().manual_seed(2012)
+    side = paper_recipe().crop_size
+    images = 255 * torch.rand(batch, 3, side, side, generator=generator) - 128
+    return images.to(device), torch.randint(0, 1000, (batch,), generator=generator).to(device)
+
+
+def our_step(batch: int, device: torch.device, precision: str, compiled: bool = False) -> Step:
+    """The paper's net and rule, both towers in this process."""
+    net = AlexNet(paper_recipe()).place([device])
+    run = compile_net(net, device) if compiled else net
+    step = torch.zeros((), dtype=torch.int64, device=device)
+    update = trained(lambda images: run(images, step), make_optimizer(net, net.recipe), precision)
+    return repeated(update, *inputs(batch, device))
+
+
+def torchvision_step(batch: int, device: torch.device, precision: str) -> Step:
+    """In the format that suits it, compiled on CUDA."""
+    net = torchvision.models.alexnet().to(device, memory_format=torch.channels_last)
+    images, labels = inputs(batch, device)
+    run = torch.compile(net) if device.type == "cuda" else net
+    images = images.contiguous(memory_format=torch.channels_last) / 128
+    return repeated(trained(run, usual_rule(net), precision), images, labels)
+
+
+def usual_step(batch: int, device: torch.device, precision: str) -> Step:
+    """As it is mostly run: eager, contiguous."""
+    net = usual_net().to(device)
+    images, labels = inputs(batch, device)
+    return repeated(trained(net, usual_rule(net), precision), images / 128, labels)
+
+
+def usual_rule(net: nn.Module) -> torch.optim.Optimizer:
+    recipe = paper_recipe()
+    return torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+def trained(
+    net: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, precision: str
+) -> Callable[[Tensor, Tensor], None]:
+    """What takes a training step on images (n, 3, 224, 224) and labels (n,)."""
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = net(images)
+        optimizer.zero_grad()
+        F.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def repeated(step: Callable[[Tensor, Tensor], None], images: Tensor, labels: Tensor) -> Step:
+    return lambda: step(images, labels)
+
+
+def usual_net() -> nn.Module:
+    """What is mostly written for "AlexNet" in PyTorch: one tower of 96/256/384/384/256 kernels, not grouped."""
+
+    def lrn() -> nn.Module:
+        return their_lrn(paper_recipe())
+
+    def pool() -> nn.Module:
+        return nn.MaxPool2d(3, 2)
+
+    return nn.Sequential(
+        nn.Conv2d(3, 96, 11, 4, 2), nn.ReLU(), lrn(), pool(),
+        nn.Conv2d(96, 256, 5, 1, 2), nn.ReLU(), lrn(), pool(),
+        nn.Conv2d(256, 384, 3, 1, 1), nn.ReLU(),
+        nn.Conv2d(384, 384, 3, 1, 1), nn.ReLU(),
+        nn.Conv2d(384, 256, 3, 1, 1), nn.ReLU(), pool(),
+        nn.Flatten(),
+        nn.Dropout(), nn.Linear(256 * 6 * 6, 4096), nn.ReLU(),
+        nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(),
+        nn.Linear(4096, 1000),
+    )  # fmt: skip

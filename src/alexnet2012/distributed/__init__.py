@@ -1,0 +1,1 @@
+"""Which processes there are, what each holds, and what they decide together."""

@@ -1,0 +1,162 @@
+"""Checkpoints: one file holds the whole net and all a run needs to go on, or an evaluation to start.
+
+The file is torch's zip format, read with ``weights_only``: no code in it is ever run. Its keys are those of the whole
+net, so every layout loads every other's.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alexnet2012.core.atomic_files import atomic_write
+from alexnet2012.core.errors import InputError
+from alexnet2012.core.guarded_files import is_count, is_number, refuse_packed, require
+from alexnet2012.core.random_streams import refuse_other_streams
+from alexnet2012.data import Statistics
+from alexnet2012.network.build import parameter_shapes
+from alexnet2012.recipe import Recipe, fields_of_today
+
+FORMAT = 1
+FORM = {  # of what it holds; a run goes on only from one with all of it
+    "weights": dict,
+    "recipe": dict,
+    "classes": is_count,
+    "class_names": [str],
+    "statistics": dict,
+    "velocities?": dict,
+    "schedule?": {"best": is_number, "epochs_since_best": is_count, "plateau_drops": is_count},
+    "step?": is_count,
+    "images?": is_count,
+    "best_top1_error?": is_number,
+}
+HINTS = typing.get_type_hints(Recipe)
+
+
+class Broken(InputError):
+    """A checkpoint file that is cut short or altered, or holds a value that is not finite."""
+
+
+def save(path: Path, contents: dict[str, Any]) -> None:
+    """Write ``contents`` so that ``path`` always holds a whole file."""
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        torch.save({"format": FORMAT, **contents}, file)
+
+
+def load(path: Path | str) -> dict[str, Any]:
+    """The contents of a checkpoint, its tensors mapped from the file.
+
+    Raises InputError, naming the file, for one that is missing, damaged, of another project or of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            refuse_packed(archive, path.stat().st_size)
+            damaged = archive.testzip()  # every record carries a CRC-32
+        with warnings.catch_warnings(action="ignore"):  # of torch, about tensors that are refused below
+            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True) if damaged is None else None
+    except Exception as error:
+        raise Broken(f"{path}: not a whole checkpoint ({type(error).__name__})") from error
+    if damaged is not None:
+        raise Broken(f"{path}: damaged (the checksum of {damaged} differs)")
+    if not isinstance(saved, dict) or not is_count(saved.get("format")):
+        raise InputError(f"{path}: not a checkpoint of this project")
+    if saved["format"] > FORMAT:
+        raise InputError(
+            f"{path}: format {saved['format']} is newer than {FORMAT}, the newest known here; update alexnet2012"
+        )
+    try:
+        validate(saved)
+    except (ValueError, KeyError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise Broken(f"{path}: {error}") from error
+    return saved
+
+
+def validate(saved: dict[str, Any]) -> None:
+    """Check a checkpoint's contents, each value of a tensor among them, before any of it is used.
+
+    Raises ValueError, or what else its recipe's net meets, for contents that no run writes; InputError for a recipe of
+    a newer version.
+    """
+    require(saved, FORM)
+    recipe, classes = recipe_in(saved), saved["classes"]
+    if len(saved["class_names"]) != classes or classes < 2:
+        raise ValueError(f"{len(saved['class_names'])} names of {classes} classes")
+    shapes = parameter_shapes(recipe, classes)
+    for kind in {"weights", "velocities"} & saved.keys():
+        if different := sorted(shapes.keys() ^ saved[kind].keys(), key=str):
+            raise ValueError(f"{kind}: {different[0]} is {'missing' if different[0] in shapes else 'of another net'}")
+        for name, shape in shapes.items():
+            refuse_tensor(f"{kind} of {name}", saved[kind][name], shape)
+    side = statistics_in(saved).mean.shape[0]
+    if recipe.mean_subtracted and side != recipe.image_size:
+        raise ValueError(f"a mean image of side {side}, for images of {recipe.image_size}")
+
+
+def refuse_tensor(name: str, tensor: Any, shape: tuple[int, ...]) -> None:
+    """Raises ValueError for anything but a dense float32 tensor of ``shape`` in main memory, all values finite."""
+    if not isinstance(tensor, Tensor) or (tensor.layout, tensor.device.type) != (torch.strided, "cpu"):
+        raise ValueError(f"the {name} are no dense tensor")
+    if tensor.dtype != torch.float32 or tuple(tensor.shape) != shape:
+        raise ValueError(f"the {name} are {tensor.dtype} of shape {tuple(tensor.shape)}, not float32 of {shape}")
+    if tensor.untyped_storage().nbytes() < tensor.nbytes:
+        raise ValueError(f"the {name} repeat their values")
+    if not tensor.sum().isfinite():
+        raise ValueError(f"the {name} are not finite")
+
+
+def refuse_incomplete(saved: dict[str, Any], path: Path) -> None:
+    """Raises InputError for a checkpoint that no run can go on from: an imported one, or of other random streams."""
+    if missing := [name for name in (key.removesuffix("?") for key in FORM) if name not in saved]:
+        raise InputError(f"{path}: holds no {', '.join(missing)}, so no run can go on from it; give another --out")
+    refuse_other_streams(path, saved.get("streams", 1))
+
+
+def describe_data(classes: list[str], statistics: Statistics) -> dict[str, Any]:
+    """What a checkpoint keeps of its data set: enough to evaluate without it."""
+    arrays = {name: torch.as_tensor(value) for name, value in vars(statistics).items()}
+    return {"class_names": list(classes), "statistics": arrays}
+
+
+def statistics_in(saved: dict[str, Any]) -> Statistics:
+    """The training set's statistics that a checkpoint carries. Raises ValueError for what no images have."""
+    tensors = saved["statistics"]
+    require(tensors, dict.fromkeys(Statistics.__dataclass_fields__, Tensor))
+    return Statistics.of({name: tensor.numpy() for name, tensor in tensors.items()})
+
+
+def recipe_in(saved: dict[str, Any]) -> Recipe:
+    """The recipe that a checkpoint carries.
+
+    Raises InputError for fields this version does not know, ValueError for a value of another type than its field's.
+    """
+    fields = fields_of_today(saved["recipe"])
+    if unknown := fields.keys() - HINTS.keys():
+        raise InputError(
+            f"checkpoint: unknown recipe fields {', '.join(sorted(map(str, unknown)))}; update alexnet2012"
+        )
+    for name, value in fields.items():
+        if not of_type(value, HINTS[name]):
+            raise ValueError(f"recipe field {name} is {str(value)[:40]!r}")
+    return Recipe(**fields)
+
+
+def of_type(value: Any, hint: Any) -> bool:
+    """Whether ``value`` is of a type such as a recipe's fields have: float is finite, and may be a whole number."""
+    if isinstance(hint, types.UnionType):
+        return any(of_type(value, one) for one in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(of_type(item, typing.get_args(hint)[0]) for item in value)
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is hint

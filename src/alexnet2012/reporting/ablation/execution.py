@@ -1,0 +1,118 @@
+"""Runs as processes of their own, several at a time, each with its share of the cores and GPUs."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import FrameType
+from typing import TypeVar
+
+import torch
+
+from alexnet2012.core.errors import Failure
+from alexnet2012.core.threads import cores
+from alexnet2012.distributed.layout import share
+from alexnet2012.reporting.ablation.study import Planned
+
+Command = Sequence[str]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one run at a time may use."""
+
+    cores: tuple[int, ...]
+    gpus: str | None  # CUDA_VISIBLE_DEVICES; None where there are none
+
+
+def slots(jobs: int) -> list[Slot]:
+    """``jobs`` slots that split this process's cores and GPUs; where there are too few of them, slots share."""
+    usable = sorted(os.sched_getaffinity(0))[: cores()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
+    gpus = visible if torch.cuda.is_available() else []
+    return [
+        Slot(tuple(part(usable, job, jobs)), ",".join(part(gpus, job, jobs)) if gpus else None) for job in range(jobs)
+    ]
+
+
+def part(things: list[T], index: int, parts: int) -> list[T]:
+    return things[share(len(things), index, parts)] or [things[index % len(things)]]
+
+
+class Execution:
+    """Trains and evaluates runs. A signal is passed on to them; what they have not finished is left for next time."""
+
+    def __init__(
+        self,
+        train: Callable[[Planned], Command],
+        evaluate: Callable[[Planned], Command],
+        jobs: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self.train, self.evaluate, self.say = train, evaluate, say
+        self.stopping = False
+        self.children: set[subprocess.Popen[bytes]] = set()
+        self.free: queue.Queue[Slot] = queue.Queue()
+        for slot in slots(jobs):
+            self.free.put(slot)
+
+    def carry_out(self, planned: Sequence[Planned]) -> None:
+        """Finish every run. Raises Failure, after all others, if some could not be."""
+        before = {number: signal.signal(number, self.stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with ThreadPoolExecutor(self.free.qsize()) as pool:
+                failed = [line for line in pool.map(self.finish, planned) if line]
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if failed:
+            raise Failure(f"{len(failed)} of {len(planned)} runs not finished: {'; '.join(failed)}")
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopping = True
+        for child in tuple(self.children):
+            child.send_signal(number)
+
+    def finish(self, planned: Planned) -> str | None:
+        """Train and evaluate one run, as far as it is not; how it failed, if it did."""
+        slot = self.free.get()
+        try:
+            for command, done in ((self.train, lambda: planned.trained), (self.evaluate, lambda: planned.finished)):
+                if self.stopping or done():
+                    continue
+                code = self.call(command(planned), planned, slot)
+                if not done() and not self.stopping:
+                    return self.say_failed(planned, code)
+        finally:
+            self.free.put(slot)
+        if rates := planned.finished and planned.run.rates():
+            errors = f"top-1 error {rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} %"
+            self.say(f"{planned.run.name}: {errors}, loss {rates.loss:.4f}")
+        return None
+
+    def call(self, command: Command, planned: Planned, slot: Slot) -> int:
+        """Run ``command`` in ``slot``, its output into the run's log; its exit code."""
+        for path in (planned.run.errors, *planned.run.predictions.values()):
+            path.unlink(missing_ok=True)  # of fewer steps
+        os.sched_setaffinity(threading.get_native_id(), slot.cores)  # the child inherits it, and takes as many threads
+        environment = os.environ | ({"CUDA_VISIBLE_DEVICES": slot.gpus} if slot.gpus else {})
+        with planned.run.log.open("ab") as log:
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+        self.children.add(child)
+        if self.stopping:
+            child.terminate()
+        code = child.wait()
+        self.children.discard(child)
+        return code
+
+    def say_failed(self, planned: Planned, code: int) -> str:
+        lines = planned.run.log.read_text(errors="replace").splitlines()
+        self.say(f"{planned.run.name}: not finished, exit code {code}: {lines[-1] if lines else 'no output'}")
+        return f"{planned.run.name} (see {planned.run.log})"

@@ -1,0 +1,171 @@
+"""A run's directory: what it was asked, what it measured, what it keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import platform
+import re
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO
+
+from alexnet2012.core.atomic_files import remove_partials, write_text
+from alexnet2012.core.errors import InputError
+from alexnet2012.core.guarded_files import Damaged, is_count, is_utf8, read_bytes, read_json
+from alexnet2012.core.random_streams import STREAMS, refuse_other_streams
+from alexnet2012.recipe import Recipe, fields_of_today
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow")
+LOG_BYTES = 2**32  # at most, of metrics.jsonl: 200 a row
+BEFORE_CONFIG = re.compile(r"lock|state\.json|(config|state)\.json\.\w+\.partial")  # files written before config.json
+
+
+class RunDirectory:
+    """``config.json``, ``metrics.jsonl``, ``tensorboard/``, ``checkpoints/``, ``figures/`` under one path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config, self.metrics = path / "config.json", path / "metrics.jsonl"
+        self.tensorboard, self.checkpoints, self.figures = path / "tensorboard", path / "checkpoints", path / "figures"
+        self.last, self.best = self.checkpoints / "last.pt", self.checkpoints / "best.pt"
+        self.statistics, self.state = path / "statistics.npz", path / "state.json"
+        self.lock: TextIO | None = None
+
+    def claim(self, identity: dict[str, Any]) -> None:
+        """Make the directory, or recognise it as this run's; ``identity`` is what a run resumes with only.
+
+        Raises InputError for one that cannot be written or holds another run, naming the setting that differs.
+        """
+        if not is_utf8(str(self.path)):
+            raise InputError(f"--out {self.path}: is no UTF-8, which TensorBoard needs; give another directory")
+        try:
+            if self.config.is_file():
+                config = read_json(self.config, {"settings": dict}, "restore it, or give another --out")
+                self.refuse_other_settings(config["settings"], identity)
+                refuse_other_streams(self.config, config.get("streams", 1))
+            elif self.holds_other_files():
+                raise InputError(f"--out {self.path}: not empty and no run of this project; give another directory")
+            for directory in (self.tensorboard, self.checkpoints, self.figures):
+                directory.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.path, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise InputError(f"--out {self.path}: cannot be used ({error.strerror}); give another directory") from error
+
+    def holds_other_files(self) -> bool:
+        """Whether there are files that a run killed before ``config.json`` was written does not leave."""
+        files = (path.relative_to(self.path) for path in self.path.rglob("*") if not path.is_dir())
+        return any(not BEFORE_CONFIG.fullmatch(str(file)) for file in files)
+
+    def take(self) -> None:
+        """Keep every other run out until this process ends; the kernel drops the lock of a process that dies.
+
+        What a killed run has left half written goes. Raises InputError naming the host and process that has it.
+        """
+        lock = (self.path / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise InputError(
+                f"--out {self.path}: another run is writing there ({self.holder()}); wait or stop it"
+            ) from error
+        self.lock = lock
+        for file in (self.config, self.state, self.metrics, self.statistics, self.checkpoints / "*.pt"):
+            remove_partials(file.parent, file.name)
+        self.lock.truncate(0)
+        self.lock.write(f"process {os.getpid()} on {platform.node()}\n")
+        self.lock.flush()
+        os.fsync(self.lock.fileno())  # other nodes look for it
+
+    def holder(self) -> str:
+        """Which process has taken the directory, or had it last; empty where nothing of the kind is seen."""
+        try:
+            return (self.path / "lock").read_text().strip()
+        except (OSError, ValueError):
+            return ""
+
+    def close(self) -> None:
+        """Let the next run in."""
+        if self.lock:
+            self.lock.close()
+
+    def write_state(self, state: str, step: int, reason: str = "") -> None:
+        """Write ``state.json``: running, preempted, done or failed, with the step; torchrun hides exit codes.
+
+        Only who has taken the directory does, and a full disk does not stop him.
+        """
+        if self.lock is None:
+            return
+        try:
+            write_text(self.state, json.dumps({"state": state, "step": step, "reason": reason}) + "\n")
+        except OSError as error:
+            print(f"warning: {self.state}: not written ({error.strerror})", file=sys.stderr, flush=True)
+
+    def state_said(self) -> tuple[str, int]:
+        """State and step in ``state.json``; "" and 0 before there is one, or where it is damaged."""
+        try:
+            said = read_json(self.state, {"state": str, "step": is_count})
+            return said["state"], said["step"]
+        except Damaged:
+            return "", 0
+
+    def refuse_other_settings(self, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
+        """Raises InputError, naming it, where a setting ``recorded`` by this version or an older one differs."""
+        before, now = settings_of_today(recorded), settings_of_today(asked)
+        for name in now | before:
+            if before.get(name) != now.get(name):
+                flag = name.removeprefix("recipe.").replace("_", "-")
+                raise InputError(
+                    f"--out {self.path}: holds a run with {flag} {before.get(name)}, not {now.get(name)}; "
+                    "give another directory, or the settings of that run"
+                )
+
+    def record(self, identity: dict[str, Any], **how: Any) -> None:
+        """Write ``config.json``: the settings, how they are executed, the command and the versions."""
+        config = {
+            "settings": identity,
+            **how,
+            "streams": STREAMS,
+            "command": sys.argv,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        }
+        write_text(self.config, json.dumps(config, indent=2) + "\n")
+
+    def drop_rows_after(self, step: int, validated: bool = True) -> None:
+        """Drop the metrics of what will be done again, and, with a warning, lines that are no row.
+
+        Steps behind ``step`` will be; so will the validation there, unless the checkpoint is of a ``validated`` net.
+        """
+        if not self.metrics.exists():
+            return
+        rows = [(place_of(line), line) for line in read_bytes(self.metrics, LOG_BYTES).splitlines()]
+        if damaged := sum(place is None for place, _ in rows):
+            print(f"warning: {self.metrics}: {damaged} damaged rows are dropped", file=sys.stderr, flush=True)
+        last = (step, validated)
+        kept = [line.decode() + "\n" for place, line in rows if place is not None and place <= last]
+        write_text(self.metrics, "".join(kept))
+
+
+def settings_of_today(identity: dict[str, Any]) -> dict[str, Any]:
+    """A run's identity, as any version recorded it, with every field of a recipe that today has, by today's names."""
+    fields = {name.removeprefix("recipe."): value for name, value in identity.items() if name.startswith("recipe.")}
+    others = {name: value for name, value in identity.items() if not name.startswith("recipe.")}
+    defaults = json.loads(json.dumps(dataclasses.asdict(Recipe())))  # with lists for tuples, as in identities
+    return others | {f"recipe.{name}": value for name, value in (defaults | fields_of_today(fields)).items()}
+
+
+def place_of(line: bytes) -> tuple[int, bool] | None:
+    """The step of a metrics row, and whether it is an epoch's, which comes behind the step's own.
+
+    None for a line that is no row: cut short by a kill, or damaged.
+    """
+    try:
+        row = json.loads(line.decode())
+        return (row["step"], "loss" not in row) if type(row["step"]) is int else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None

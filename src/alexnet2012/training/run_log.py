@@ -1,0 +1,121 @@
+"""What a run tells while it trains: lines for a person, rows for a program, TensorBoard."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from alexnet2012.evaluation import ErrorRates
+from alexnet2012.evaluation.kernels import kernel_sheet
+from alexnet2012.training.run_directory import RunDirectory
+
+
+class RunLog:
+    """Rank 0's reports. Rows are flushed one by one; TensorBoard forgets what lies after ``step`` on resuming."""
+
+    def __init__(self, run: RunDirectory, step: int, settings: dict[str, Any], validated: bool = True) -> None:
+        """``step`` is done, and, if it ends an epoch, ``validated``."""
+        run.drop_rows_after(step, validated)
+        self.metrics, self.rows = run.metrics, run.metrics.open("ab", buffering=0)
+        wait_for_a_later_name(run.tensorboard)
+        self.board: SummaryWriter | None = SummaryWriter(str(run.tensorboard), purge_step=step + 1)
+        self.failed = False  # the last row could not be written
+        text = "```\n" + json.dumps(settings, indent=2) + "\n```"
+        self.on_board(lambda board: board.add_text("settings", text, step))
+
+    def row(self, values: dict[str, Any]) -> None:
+        """One line of ``metrics.jsonl``, its numbers also as TensorBoard scalars."""
+        self.append(json.dumps(values).encode() + b"\n")
+        self.scalars({name: value for name, value in values.items() if name not in ("step", "epoch")}, values["step"])
+
+    def append(self, line: bytes) -> None:
+        """All of ``line`` or, on a full disk, nothing of it: a warning then, one a failure."""
+        end = self.rows.seek(0, os.SEEK_END)
+        try:
+            if self.rows.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.failed = False
+        except OSError as error:
+            self.rows.truncate(end)
+            if not self.failed:
+                self.warn(f"{self.metrics}: rows are left out ({error.strerror})")
+            self.failed = True
+
+    def on_board(self, write: Callable[[SummaryWriter], object]) -> None:
+        """``write`` to TensorBoard, which a full disk ends: its writer does not live on."""
+        try:
+            if self.board:
+                write(self.board)
+        except OSError as error:
+            self.board = None
+            self.warn(f"TensorBoard: nothing more is written in this start of the run ({error.strerror})")
+
+    def warn(self, line: str) -> None:
+        print(f"warning: {line}; training goes on", file=sys.stderr, flush=True)
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """Values for TensorBoard alone."""
+        for name, value in values.items():
+            self.on_board(partial(SummaryWriter.add_scalar, tag=name, scalar_value=value, global_step=step))
+
+    def epoch(self, step: int, epoch: int, epochs: int, training: dict[str, float], rates: ErrorRates) -> None:
+        """A row and a line for the end of an epoch; ``training`` is what ``EpochMeans.row`` gives."""
+        measured = {"val_loss": rates.loss, "val_top1_error": rates.top1_error, "val_top5_error": rates.top5_error}
+        self.row({"step": step, "epoch": epoch, **training, **measured})
+        line = f"epoch {epoch}/{epochs}  "
+        if training:
+            line += f"training: loss {training['train_loss']:.4f}, top-1 error {training['train_top1_error']:.2f} %; "
+        line += f"validation on the centre crop of {rates.images} images: loss {rates.loss:.4f}, "
+        print(f"{line}top-1 error {rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} %", flush=True)
+
+    def line(self, row: dict[str, Any], last_step: int, batch_size: int) -> None:
+        """One line for a person: where the run stands and how long it still takes."""
+        left = (last_step - row["step"]) * batch_size / row["images_per_second"]
+        print(
+            f"step {row['step']}/{last_step}  epoch {row['epoch']}  loss {row['loss']:.4f}  "
+            f"error {row['batch_top1_error']:.1f} %  {row['images_per_second']:.0f} images/s  "
+            f"waiting for data {100 * row['data_wait']:.0f} %  {duration(left)} left",
+            flush=True,
+        )
+
+    def kernels(self, weights: dict[str, Tensor], step: int) -> None:
+        """conv1's kernels as an image."""
+        self.on_board(lambda board: board.add_image("conv1 kernels", kernel_sheet(weights), step))
+
+    def skipped(self, step: int, images: int) -> None:
+        """How many unreadable images this process has met so far, at an epoch's end."""
+        self.scalars({"images skipped": images}, step)
+        print(f"images skipped so far because they cannot be read, each process counting its own: {images}", flush=True)
+
+    def flush(self) -> None:
+        """Bring TensorBoard's events to its file."""
+        self.on_board(SummaryWriter.flush)
+
+    def close(self) -> None:
+        self.rows.close()
+        self.on_board(SummaryWriter.close)
+
+
+def wait_for_a_later_name(directory: Path) -> None:
+    """TensorBoard reads event files in the order of their names, which begin with the second they were opened in."""
+    opened = [path.name.removeprefix("events.out.tfevents.")[:10] for path in directory.glob("events.out.tfevents.*")]
+    while f"{int(time.time()):010d}" in opened:
+        time.sleep(0.05)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its largest fitting unit."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

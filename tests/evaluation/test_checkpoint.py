@@ -1,0 +1,314 @@
+"""Checkpoint files: whole or refused, never run as code, and named so that a run always finds the newest whole one."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import run_contents, some_statistics
+
+from alexnet2012 import AlexNet, paper_recipe, recipe, source_recipe
+from alexnet2012.core.errors import InputError
+from alexnet2012.distributed.layout import Layout
+from alexnet2012.evaluation import checkpoint
+from alexnet2012.training import PaperSGD, checkpoint_store
+from alexnet2012.training.checkpoint_store import CheckpointStore
+from alexnet2012.training.optimizer import parameter_groups
+
+CONTENTS = run_contents(step=7)
+WEIGHT = "towers.1.conv3.weight"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    checkpoint.save(tmp_path / "file.pt", CONTENTS)
+    return tmp_path / "file.pt"
+
+
+def trained_net(seed: int) -> tuple[AlexNet, PaperSGD]:
+    net = AlexNet(source_recipe(width=1 / 16), classes=5, seed=seed)
+    optimizer = PaperSGD(parameter_groups(net, net.recipe), 0.01)
+    net(60 * torch.randn(2, 3, 224, 224), step=0).square().sum().backward()
+    optimizer.step()
+    return net, optimizer
+
+
+def test_what_is_saved_is_loaded(file: Path) -> None:
+    saved = checkpoint.load(file)
+    for kind in ("weights", "velocities"):
+        assert all(torch.equal(value, CONTENTS[kind][name]) for name, value in saved[kind].items())
+    assert (saved["recipe"], saved["step"], saved["format"]) == (CONTENTS["recipe"], 7, checkpoint.FORMAT)
+
+
+def test_a_save_that_fails_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(contents: Any, stream: Any) -> None:
+        stream.write(b"half a ")
+        raise OSError(28, "No space left on device")
+
+    before = file.read_bytes()
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(file, CONTENTS)
+    assert file.read_bytes() == before
+
+
+def test_the_whole_nets_weights_and_velocities_go_through_a_file(tmp_path: Path) -> None:
+    net, optimizer = trained_net(seed=1)
+    of_run = run_contents(recipe=source_recipe(width=1 / 16))
+    checkpoint.save(tmp_path / "net.pt", {**of_run, **checkpoint_store.gather_net(net, optimizer, Layout())})
+    saved = checkpoint.load(tmp_path / "net.pt")
+    assert saved["weights"].keys() == saved["velocities"].keys() == dict(net.named_parameters()).keys()
+
+    other, other_optimizer = trained_net(seed=2)
+    checkpoint_store.restore_net(other, other_optimizer, saved)
+    for weight, expected in zip(other.parameters(), net.parameters(), strict=True):
+        assert torch.equal(weight, expected)
+        assert torch.equal(other_optimizer.velocity(weight), optimizer.velocity(expected))
+        assert optimizer.velocity(expected).abs().max() > 0
+
+
+def test_what_is_gathered_is_a_copy_that_training_cannot_change() -> None:
+    net, optimizer = trained_net(seed=1)
+    gathered = checkpoint_store.gather_net(net, optimizer, Layout())
+    before = {name: value.clone() for name, value in gathered["weights"].items()}
+    optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in gathered["weights"].items())
+    assert any(not torch.equal(value, before[name]) for name, value in net.named_parameters())
+
+
+def test_shapes_of_the_other_tower_are_those_it_has() -> None:
+    net = AlexNet(paper_recipe(width=1 / 16), classes=5)
+    held = {name: tuple(value.shape) for name, value in net.named_parameters() if name.startswith("towers.1.")}
+    assert checkpoint_store.whole_shapes(net) == held
+
+
+def test_the_recipe_and_the_statistics_go_through_a_file(tmp_path: Path) -> None:
+    recipe = source_recipe(width=1 / 16).varied("no-lrn")
+    statistics = some_statistics(seed=3)
+    contents = {**run_contents(recipe=recipe), **checkpoint.describe_data(["v", "w", "x", "y", "z"], statistics)}
+    checkpoint.save(tmp_path / "file.pt", contents)
+    saved = checkpoint.load(tmp_path / "file.pt")
+    assert checkpoint.recipe_in(saved) == recipe
+    assert saved["class_names"] == ["v", "w", "x", "y", "z"]
+    for name, value in vars(checkpoint.statistics_in(saved)).items():
+        assert np.array_equal(value, vars(statistics)[name])
+
+
+def changed(path: Path, *keys: str, value: Any) -> None:
+    """Replace one thing in a checkpoint; None takes it away."""
+    saved = dict(torch.load(path, weights_only=True))
+    inner = saved
+    for key in keys[:-1]:
+        inner[key] = inner = dict(inner[key])
+    if value is None:
+        del inner[keys[-1]]
+    else:
+        inner[keys[-1]] = value
+    torch.save(saved, path)
+
+
+def with_value(value: float) -> torch.Tensor:
+    tensor = CONTENTS["weights"][WEIGHT].clone()
+    tensor[1, 2, 0, 1] = value
+    return tensor
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "said"),
+    [
+        (["weights", WEIGHT], with_value(torch.nan), f"the weights of {WEIGHT} are not finite"),
+        (["velocities", WEIGHT], with_value(torch.inf), f"the velocities of {WEIGHT} are not finite"),
+        (["weights", WEIGHT], CONTENTS["weights"][WEIGHT].int(), f"the weights of {WEIGHT} are torch.int32 of shape"),
+        (["weights", WEIGHT], CONTENTS["weights"][WEIGHT].to_sparse(), f"the weights of {WEIGHT} are no dense tensor"),
+        (["weights", WEIGHT], CONTENTS["weights"][WEIGHT].to("meta"), f"the weights of {WEIGHT} are no dense tensor"),
+        (["weights", WEIGHT], torch.zeros(1), r"are torch.float32 of shape \(1,\), not float32 of \(12, 16, 3, 3\)"),
+        (["weights", WEIGHT], torch.zeros(1).expand(12, 16, 3, 3), f"the weights of {WEIGHT} repeat their values"),
+        (["weights", WEIGHT], "text", f"the weights of {WEIGHT} are no dense tensor"),
+        (["weights", WEIGHT], None, f"weights: {WEIGHT} is missing"),
+        (["weights", "conv9.weight"], torch.zeros(1), "weights: conv9.weight is of another net"),
+        (["classes"], 10**9, "5 names of 1000000000 classes"),
+        (["class_names"], ["a", "b", "c", "d"], "4 names of 5 classes"),
+        (["class_names"], ["a", "b", "c", "d", 5], r"class_names.*4. is int, not str"),
+        (["class_names"], "abcde", "class_names.* is str, not list"),
+        (["statistics"], None, "it has no 'statistics'"),
+        (["statistics", "mean"], torch.full((256, 256, 3), torch.nan), "mean has values from nan"),
+        (["statistics", "mean"], torch.zeros(256, 256), "mean has shape"),
+        (["statistics", "mean"], torch.zeros(2, 2, 3), "a mean image of side 2, for images of 256"),
+        (["statistics", "images"], "many", r"images.* is str, not Tensor"),
+        (["recipe", "width"], float("nan"), "recipe field width is 'nan'"),
+        (["recipe", "kernels"], "many", "recipe field kernels is 'many'"),
+        (["recipe", "kernels"], (10**9,) * 5, "width 0.0625: conv1 would have|of another net|not float32 of"),
+        (["recipe", "lrn"], 1, "recipe field lrn is '1'"),
+        (["step"], -1, "step.* is '-1'"),
+        (["best_top1_error"], float("nan"), "best_top1_error.* is 'nan'"),
+        (["schedule"], {"best": 1.0}, "schedule.* has no 'epochs_since_best'"),
+    ],
+)
+def test_contents_that_no_run_writes_are_named(file: Path, keys: list[str], value: Any, said: str) -> None:
+    changed(file, *keys, value=value)
+    with pytest.raises(InputError, match=said) as refusal:
+        checkpoint.load(file)
+    assert str(refusal.value).startswith(f"{file}: ")
+
+
+def test_a_checkpoint_that_bursts_when_unpacked_is_refused(file: Path) -> None:
+    with zipfile.ZipFile(file) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    with pytest.raises(InputError, match="not a whole checkpoint"):
+        checkpoint.load(file)
+
+
+def test_a_recipe_of_a_newer_version_is_refused() -> None:
+    with pytest.raises(InputError, match="colour_of_the_bikeshed"):
+        checkpoint.recipe_in({"recipe": {"colour_of_the_bikeshed": 1}})
+
+
+def test_a_recipe_of_an_older_version_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(recipe.RENAMED, "mass", "momentum")
+    monkeypatch.setitem(recipe.REMOVED, "bells", (1, 2))
+    assert checkpoint.recipe_in({"recipe": {"mass": 0.8, "bells": (1, 2)}}) == paper_recipe(momentum=0.8)
+    with pytest.raises(InputError, match="unknown recipe fields bells"):
+        checkpoint.recipe_in({"recipe": {"bells": (1, 3)}})
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def alter(path: Path) -> None:
+    """One bit of a tensor, where only a checksum sees it."""
+    content = bytearray(path.read_bytes())
+    content[content.index(CONTENTS["statistics"]["mean"].numpy().tobytes()) + 2002] ^= 1
+    path.write_bytes(content)
+
+
+def overwrite(content: bytes) -> Any:
+    return lambda path: path.write_bytes(content)
+
+
+class Harm:
+    """What a pickle runs when it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("harm",)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (Path.unlink, "no such checkpoint file"),
+        (cut, "not a whole checkpoint"),
+        (alter, "checksum"),
+        (overwrite(b""), "not a whole checkpoint"),
+        (overwrite(b"step 7 of a diary\n" * 99), "not a whole checkpoint"),
+        (overwrite(pickle.dumps({"format": 1})), "not a whole checkpoint"),
+        (lambda path: torch.save({"state_dict": {}}, path), "not a checkpoint of this project"),
+        (lambda path: torch.save([1, 2], path), "not a checkpoint of this project"),
+        (lambda path: torch.save({**CONTENTS, "format": 1, "more": Harm()}, path), "not a whole checkpoint"),
+        (lambda path: zipfile.ZipFile(path, "w").close(), "not a whole checkpoint"),
+        (lambda path: torch.save({**CONTENTS, "format": checkpoint.FORMAT + 1}, path), "is newer than"),
+    ],
+)
+def test_what_is_no_whole_checkpoint_is_refused_by_name(
+    file: Path, spoil: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
+    spoil(file)
+    with pytest.raises(InputError, match=said) as refusal:
+        checkpoint.load(file)
+    assert str(file) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert not (file.parent / "harm").exists()
+
+
+def contents(step: int) -> dict[str, Any]:
+    return {**CONTENTS, "step": step}
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_the_last_ones_are_kept_under_their_names(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    assert store.newest() == (None, [])
+    store.save(contents(5), ["last.pt", "best.pt"])
+    for step in (6, 7, 1_000):
+        store.save(contents(step), ["last.pt"])
+    store.wait()
+    assert names(tmp_path) == ["best.pt", "last.pt", "step-000000007.pt", "step-000001000.pt"]
+    assert [checkpoint.load(tmp_path / name)["step"] for name in ("best.pt", "last.pt")] == [5, 1_000]
+    assert store.newest() == (tmp_path / "step-000001000.pt", [])
+
+
+def test_a_broken_newest_is_passed_over_and_said(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=3)
+    for step in (5, 6):
+        store.save(contents(step), ["last.pt"])
+    store.wait()
+    cut(tmp_path / "step-000000006.pt")
+    newest, broken = store.newest()
+    assert newest == tmp_path / "step-000000005.pt"
+    assert ["step-000000006.pt" in line for line in broken] == [True]
+    cut(tmp_path / "step-000000005.pt")
+    with pytest.raises(InputError, match="no whole checkpoint among 3"):
+        store.newest()
+
+
+def test_a_checkpoint_that_is_not_finite_is_passed_over_and_said(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=3)
+    assert store.last_good() == "none"
+    store.save(contents(5), [])
+    store.save({**contents(6), "velocities": {**CONTENTS["velocities"], WEIGHT: with_value(torch.inf)}}, [])
+    store.wait()
+    said = f"{tmp_path / 'step-000000006.pt'}: the velocities of {WEIGHT} are not finite; passed over"
+    assert store.newest() == (tmp_path / "step-000000005.pt", [said])
+    assert store.last_good() == str(tmp_path / "step-000000005.pt")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no such\nthing"), MemoryError(), RuntimeError("c10 says much"), OSError()]
+)
+def test_whatever_ends_the_writer_is_told(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    store = CheckpointStore(tmp_path, keep=3)
+    monkeypatch.setattr(checkpoint, "save", fail)
+    store.save(contents(5), ["last.pt"])
+    with pytest.raises(InputError, match=r"step-000000005.pt: not saved \(.+\); with that mended"):
+        store.refuse_unsaved()
+    warning = capfd.readouterr().err
+    assert warning.startswith("warning: ") and warning.count("\n") == 1
+
+
+def no_space(descriptor: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_costs_that_checkpoint_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = CheckpointStore(tmp_path, keep=3)
+    store.save(contents(5), ["last.pt"])
+    store.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_space)
+        store.save(contents(6), ["last.pt"])
+        store.wait()
+    assert "not saved" in capfd.readouterr().err
+    assert names(tmp_path) == ["last.pt", "step-000000005.pt"]
+    store.save(contents(7), ["last.pt"])
+    store.wait()
+    assert checkpoint.load(tmp_path / "last.pt")["step"] == 7

@@ -1,0 +1,64 @@
+"""What a run tells."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from alexnet2012.training.run_directory import RunDirectory
+from alexnet2012.training.run_log import RunLog, wait_for_a_later_name
+
+
+def test_events_of_a_run_resumed_within_a_second_are_read_after_the_first_ones(tmp_path: Path) -> None:
+    first = tmp_path / f"events.out.tfevents.{int(time.time()):010d}.host.99999.0"
+    first.touch()
+    wait_for_a_later_name(tmp_path)
+    assert f"events.out.tfevents.{int(time.time()):010d}" > first.name
+
+
+def test_nothing_is_waited_for_after_a_clock_was_set_back(tmp_path: Path) -> None:
+    (tmp_path / f"events.out.tfevents.{int(time.time()) + 3600:010d}.host.1.0").touch()
+    wait_for_a_later_name(tmp_path)
+
+
+def test_a_full_disk_costs_rows_whole_and_says_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A limit of the file's size stands for the disk: the system then takes a part of the row at its edge."""
+    log = RunLog(RunDirectory(tmp_path), 0, {})
+    log.flush()
+    ignored, limit = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for step in range(1, 10):
+            full = 4 <= step < 7
+            room = (tmp_path / "metrics.jsonl").stat().st_size + 5 if full else limit[0]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, limit[1]))
+            log.append(json.dumps({"step": step}).encode() + b"\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    log.close()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 7, 8, 9]
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and told.startswith(f"warning: {tmp_path / 'metrics.jsonl'}: rows are left out")
+
+
+def test_a_full_disk_ends_tensorboard_but_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    log = RunLog(RunDirectory(tmp_path), 0, {})
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    for step in (1, 2):
+        log.row({"step": step, "epoch": 1, "loss": 1.0})
+    log.flush()
+    log.close()
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
+    assert capsys.readouterr().err.count("TensorBoard: nothing more is written") == 1
