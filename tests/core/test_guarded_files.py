@@ -46,7 +46,7 @@ def test_what_is_no_file_is_named_at_once(odd: str, tmp_path: Path) -> None:
         lambda: read_npz(path, FORM),
         lambda: is_file(path),
     ):
-        with pytest.raises(Damaged, match=f"{path}: (is no file|cannot be read)"):
+        with pytest.raises(Damaged, match=f"{path}: (is not a file|cannot be read)"):
             read()
     assert not is_file(tmp_path / "absent")
 
@@ -150,5 +150,5 @@ def test_every_bit_of_an_array_is_checked(tmp_path: Path) -> None:
 
 
 def test_a_message_goes_through_a_pipe_between_processes() -> None:
-    error = Damaged("line\nbreak", "is no file", "mend it")
-    assert str(pickle.loads(pickle.dumps(error))) == str(error) == r"line\nbreak: is no file; mend it"
+    error = Damaged("line\nbreak", "is not a file", "mend it")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error) == r"line\nbreak: is not a file; mend it"

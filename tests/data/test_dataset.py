@@ -128,7 +128,7 @@ def test_what_is_no_file_is_named_where_an_image_belongs(make, tmp_path):
     (tmp_path / "train/a/x.jpg").unlink()
     make(tmp_path / "elsewhere")
     (tmp_path / "train/a/x.jpg").symlink_to("../../elsewhere")
-    with pytest.raises(InputError, match=r"train/a/x.jpg: is no file"):
+    with pytest.raises(InputError, match=r"train/a/x.jpg: is not a file"):
         open_dataset(tmp_path, "train")[0]
 
 

@@ -107,6 +107,7 @@ def test_writing_again_gives_the_same_bytes(prepared: Path, tmp_path: Path) -> N
     assert (len(content), hashlib.sha256(content).hexdigest()) == (shard["bytes"], shard["sha256"])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker:UserWarning")  # on one core
 def test_forked_workers_read_what_the_parent_has_open(prepared: Path) -> None:
     dataset = ShardDataset(prepared, "val")
     assert dataset[3] == IMAGES[3][1:]
@@ -163,7 +164,7 @@ def test_files_other_than_the_manifest_says_are_named(name: str, prepared: Path)
     _ = ShardDataset(prepared, "val").labels if name == "train-index.npy" else None  # not its index
 
 
-@pytest.mark.parametrize(("label", "said"), [(-1, "labels from -1 to 2"), (3, "labels from 0 to 3, of 3;")])
+@pytest.mark.parametrize(("label", "said"), [(-1, "labels -1..2 for 3 classes"), (3, "labels 0..3 for 3 classes")])
 def test_labels_out_of_range_are_refused_at_opening(label: int, said: str, prepared: Path) -> None:
     edit_index(prepared, "label", label)
     with pytest.raises(InputError, match=f"train-index.npy: {said}"):

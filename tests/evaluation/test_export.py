@@ -157,7 +157,7 @@ def test_weights_that_do_not_fit_are_named(path: Path, tmp_path: Path) -> None:
             save_with_weights_of(saved, bad, tmp_path / "out.pt", lrn_may_cross=True)
     bad.unlink()
     os.mkfifo(bad)
-    with pytest.raises(InputError, match=f"{bad}: is no file"):
+    with pytest.raises(InputError, match=f"{bad}: is not a file"):
         save_with_weights_of(saved, bad, tmp_path / "out.pt")
     bad.unlink()
     bad.write_text("no tensors")

@@ -49,7 +49,7 @@ def test_a_damaged_file_is_made_anew(damage: str, tmp_path: Path) -> None:
     assert path.read_bytes() == whole
     path.unlink()
     path.mkdir()
-    with pytest.raises(InputError, match=f"{path.name}: is no file"):
+    with pytest.raises(InputError, match=f"{path.name}: is not a file"):
         features_file(net, train, tmp_path, EvaluationSettings())
 
 

@@ -52,7 +52,7 @@ def test_damaged_statistics_are_measured_anew(damage: Callable[[Path], object], 
 def test_what_is_no_file_of_statistics_is_named(make: Callable[[Path], object], tmp_path: Path) -> None:
     train = open_dataset(write_tree(tmp_path / "tree", classes=2, train=1, val=1), "train")
     make(tmp_path / "statistics.npz")
-    with pytest.raises(InputError, match=r"statistics.npz: is no file"):
+    with pytest.raises(InputError, match=r"statistics.npz: is not a file"):
         training_statistics(train, Layout(), RunDirectory(tmp_path), Settings("tree", paper_recipe(), loader="torch"))
 
 

@@ -1,7 +1,7 @@
-"""Readers that take every file for damaged or hostile until it has shown that it is not.
+"""Readers that assume a file is damaged or hostile.
 
-What a file is, and what it says of its own size, types and shapes, is checked before anything is allocated or waited
-for: a pipe would block, a device never ends, a header may claim more than the machine has.
+They check what kind of file it is, and the sizes, types and shapes that it declares, before they allocate or wait for
+anything: a pipe would block, a device never ends, a header may declare more than the machine has.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ def is_file(path: Path) -> bool:
     if path.is_file():
         return True
     if path.exists() or path.is_symlink():
-        raise Damaged(path, "is no file", "remove it, or put the file there")
+        raise Damaged(path, "is not a file", "remove it, or put the file there")
     return False
 
 
 def open_file(path: str | os.PathLike[str], advice: str = "") -> BufferedReader:
-    """Open a file for reading. Raises Damaged for what is missing, or no file but a directory, pipe or device."""
+    """Open a file for reading. Raises Damaged for what is missing, or not a file but a directory, pipe or device."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise Damaged(path, f"cannot be read ({error.strerror})", advice) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Damaged(path, "is no file", advice)
+        raise Damaged(path, "is not a file", advice)
     return os.fdopen(descriptor, "rb")
 
 
@@ -121,8 +121,8 @@ def is_count(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Not NaN; infinity will do."""
-    return type(value) in (int, float) and not math.isnan(value)
+    """A whole number that int64 holds, or a float, infinite ones too; not NaN."""
+    return abs(value) < 2**63 if type(value) is int else type(value) is float and not math.isnan(value)
 
 
 @dataclass(frozen=True)
@@ -214,11 +214,11 @@ def _read_header(file: Any, field: Field, name: str) -> tuple[np.dtype, tuple[in
     """
     start = file.read(10)
     if start[:8] != MAGIC_PREFIX + b"\x01\x00" or len(start) < 10:
-        raise ValueError(f"{name} is none of numpy")
+        raise ValueError(f"{name} is not a numpy array")
     length = int.from_bytes(start[8:], "little")
     found = HEADER.fullmatch(file.read(length))
     if not found:
-        raise ValueError(f"{name} has no header of numpy")
+        raise ValueError(f"{name} has no numpy header")
     descr, order, sizes = found.groups()
     if isinstance(field.kind, np.dtype):
         if descr.decode("latin1") != repr(dtype_to_descr(field.kind)):

@@ -21,7 +21,7 @@ from alexnet2012.data.class_names import in_words
 from alexnet2012.data.dataset import IMAGE_BYTES, Dataset, naming_unreadable
 from alexnet2012.data.shards import ShardDataset, is_prepared
 
-LOST_LINK = "a link to nothing, or no file; restore what it points at, or remove it"
+LOST_LINK = "a link to nothing, or not a file; restore what it points at, or remove it"
 SUFFIXES = (b".jpeg", b".jpg", b".png")  # of images, in any case
 IDX_BYTES = 2**28  # at most, of a file of Fashion-MNIST, which has 47 MB unpacked
 SAMPLE = Path(__file__).parent / "sample"
@@ -207,7 +207,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _image_names(directory: Path) -> list[bytes]:
     """The image files of one class, sorted; folders, hidden files and other suffixes are ignored.
 
-    A link to nothing, or to what is no file, counts: reading it names it.
+    A link to nothing, or to what is not a file, counts: reading it names it.
     """
     with naming_unreadable(directory), os.scandir(os.fsencode(directory)) as entries:
         images = (entry for entry in entries if entry.name.lower().endswith(SUFFIXES) and entry.name[:1] != b".")

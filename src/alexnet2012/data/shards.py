@@ -156,7 +156,7 @@ class ShardDataset(Dataset):
             file.seek(index.offset)
             while len(labels := np.fromfile(file, INDEX, ROWS)["label"]):
                 if not 0 <= labels.min() <= labels.max() < classes:
-                    raise InputError(f"{path}: labels from {labels.min()} to {labels.max()}, of {classes}; {ADVICE}")
+                    raise InputError(f"{path}: labels {labels.min()}..{labels.max()} for {classes} classes; {ADVICE}")
         return index
 
     def encoded(self, index: int) -> bytes:
@@ -203,7 +203,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def seal(path: Path) -> dict[str, int | str]:
-    """Size and checksum, as the manifest keeps them. Raises InputError for what is no file."""
+    """Size and checksum, as the manifest keeps them. Raises InputError for what is not a file."""
     with open_file(path, ADVICE) as file:
         return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 

@@ -106,7 +106,7 @@ def validate(saved: dict[str, Any]) -> None:
 def refuse_tensor(name: str, tensor: Any, shape: tuple[int, ...]) -> None:
     """Raises ValueError for anything but a dense float32 tensor of ``shape`` in main memory, all values finite."""
     if not isinstance(tensor, Tensor) or (tensor.layout, tensor.device.type) != (torch.strided, "cpu"):
-        raise ValueError(f"the {name} are no dense tensor")
+        raise ValueError(f"the {name} are not a dense tensor")
     if tensor.dtype != torch.float32 or tuple(tensor.shape) != shape:
         raise ValueError(f"the {name} are {tensor.dtype} of shape {tuple(tensor.shape)}, not float32 of {shape}")
     if tensor.untyped_storage().nbytes() < tensor.nbytes:

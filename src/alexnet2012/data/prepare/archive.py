@@ -35,7 +35,7 @@ class Member(NamedTuple):
 def members(file: BinaryIO, path: Path, start: int = 0, stop: int | None = None) -> Iterator[Member]:
     """List the archive in bytes ``start`` to ``stop`` of ``file``, which messages call ``path``.
 
-    Raises Damaged with the byte where the archive is cut short, damaged, or goes on behind its end.
+    Raises Damaged with the byte where the archive is cut short, damaged, or continues past its end.
     """
     size = file.seek(0, os.SEEK_END)
     stop = size if stop is None else stop
@@ -68,7 +68,7 @@ def members(file: BinaryIO, path: Path, start: int = 0, stop: int | None = None)
             yield Member(PurePosixPath(told.get("path", info.name)), header + BLOCK, length, _odd(info.type, told))
         told = {}
     if any(read(place, min(PADDING, stop - place))):
-        raise Damaged(path, f"goes on behind its end at byte {place}", "two archives in one file, or a damaged one")
+        raise Damaged(path, f"continues past its end at byte {place}", "two archives in one file, or a damaged one")
 
 
 def _tell_of_next(kind: bytes, content: bytes) -> dict[str, str]:

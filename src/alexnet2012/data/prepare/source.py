@@ -208,7 +208,7 @@ def _plain(listed: Iterator[Member], path: Path, suffixes: tuple[str, ...]) -> I
             continue
         if member.name.suffix.lower() not in suffixes:
             expected = ", ".join(suffixes)
-            raise InputError(f"{path}: {member.name} is none of {expected}; rename it, or take it out of the archive")
+            raise InputError(f"{path}: {member.name} is not one of {expected}; rename it or remove it from the archive")
         yield member
 
 

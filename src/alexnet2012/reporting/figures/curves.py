@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from alexnet2012.core.errors import InputError
-from alexnet2012.core.guarded_files import Damaged, is_count, is_file, read_bytes, read_json
+from alexnet2012.core.guarded_files import Damaged, is_count, is_file, is_number, read_bytes, read_json
 from alexnet2012.data.prepare.source import OFFICIAL
 from alexnet2012.recipe import result_2012
 from alexnet2012.reporting.figures.style import COLORS, SMALL, cut, new_figure, styled
@@ -74,9 +74,7 @@ def read_curves(path: Path) -> Curves:
 def parsed(line: str, last: bool) -> dict[str, float] | None:
     try:
         row = json.loads(line)
-        if bad := [
-            name for name, value in row.items() if isinstance(value, bool) or not isinstance(value, int | float)
-        ]:
+        if bad := [name for name, value in row.items() if type(value) is not float and not is_number(value)]:
             raise ValueError(f"{bad[0]} {row[bad[0]]!r} is no number")
         if row.get("epoch", 1) < 1:
             raise ValueError(f"epoch {row['epoch']}: epochs count from 1")
