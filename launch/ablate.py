@@ -15,7 +15,7 @@ from alexnet2012.core.atomic_files import write_text
 from alexnet2012.core.command_line import Parser, main
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.threads import cores
-from alexnet2012.distributed.layout import refuse_pairs, usual_placement
+from alexnet2012.distributed.layout import check_pairs, default_placement
 from alexnet2012.reporting.ablation import estimate
 from alexnet2012.reporting.ablation import table as ablation
 from alexnet2012.reporting.ablation.execution import Execution, slots
@@ -92,8 +92,8 @@ def plan(given: Namespace, common: list[str]) -> list[Planned]:
             one = Planned(run, train_imagenet.settings(train_imagenet.flags().parse_args(words)), words)
             if given.processes > 1:
                 towers = one.settings.recipe.towers
-                placement = one.settings.placement or usual_placement(towers)
-                refuse_pairs(placement, given.processes, given.processes, towers, 0)
+                placement = one.settings.placement or default_placement(towers)
+                check_pairs(placement, given.processes, given.processes, towers, 0)
             one.refuse_other_settings()
             planned.append(one)
     return planned

@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from alexnet2012.core.atomic_files import write_text
-from alexnet2012.core.command_line import Parser, main
+from alexnet2012.core.command_line import Parser, loader, main
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
 from alexnet2012.evaluation.evaluate import EvaluationSettings
@@ -49,7 +49,7 @@ def flags() -> Parser:
     add("--out", type=Path, default=Path("figures"), help="directory for the PNG and PDF files, and for fc7's values")
     add("--neighbours-among", type=int, metavar="N", help="training images to compare (default: all; 16 KB each)")
     add("--batch-size", type=int, default=128)
-    add("--loader", default="dali", choices=("dali", "torch"))
+    add("--loader", type=loader, default="dali", choices=("dali", "pillow"))
     add("--workers", type=int, default=2, help="decoding threads")
     return parser
 

@@ -10,16 +10,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from alexnet2012.core.atomic_files import atomic_write, write_text
-from alexnet2012.core.command_line import Parser, alike, main
+from alexnet2012.core.command_line import Parser, alike, loader, main
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
-from alexnet2012.distributed.layout import (
-    Layout,
-    broadcast_from_main,
-    naming_lost_ranks,
-    open_layout,
-    usual_placement,
-)
+from alexnet2012.distributed.collectives import broadcast_from_main
+from alexnet2012.distributed.layout import Layout, default_placement, naming_lost_ranks, open_layout
 from alexnet2012.evaluation.crops import CROPS
 from alexnet2012.evaluation.ensemble import Assessment, assess, assess_kept, checked_weights
 from alexnet2012.evaluation.evaluate import EvaluationSettings
@@ -53,7 +48,7 @@ def flags() -> Parser:
         help="write errors and commonest confusion of each class, a CSV",
     )
     add("--batch-size", type=int, default=128, help="images at a time over all processes")
-    add("--loader", default="dali", choices=("dali", "torch"))
+    add("--loader", type=loader, default="dali", choices=("dali", "pillow"))
     add("--workers", type=int, default=2, help="decoding threads a process")
     add("--threads", type=int, help="CPU threads a process (default: OMP_NUM_THREADS, else its share of the cores)")
     add(
@@ -85,7 +80,7 @@ def arguments() -> Namespace:
 
 def run(given: Namespace) -> None:
     towers = alike(lambda: [load_checkpoint(path, "cpu").recipe.towers for path in given.checkpoints]) or [2]
-    placement = given.placement or usual_placement(min(towers))
+    placement = given.placement or default_placement(min(towers))
     with open_layout(placement, max(towers), threads=given.threads) as layout:
         if given.average:
             broadcast_from_main(layout, lambda: report(given, assess_kept(load_alike(given.average), given.weights)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from alexnet2012.core.command_line import Parser, alike, main
+from alexnet2012.core.command_line import Parser, alike, loader, main
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
 from alexnet2012.distributed.layout import TIMEOUT
@@ -49,7 +49,7 @@ def flags() -> Parser:
         help="of products; bf16 also stores activations so",
     )
     add("--compile", action="store_true", help="compile the net at the first step: minutes; on CUDA with CUDA graphs")
-    add("--loader", default="dali", choices=("dali", "torch"))
+    add("--loader", type=loader, default="dali", choices=("dali", "pillow"))
     add("--workers", type=int, default=2, help="decoding threads a process")
     add("--threads", type=int, help="CPU threads a process (default: OMP_NUM_THREADS, else its share of the cores)")
     add(

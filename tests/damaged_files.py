@@ -152,7 +152,7 @@ def write_run(directory: Path) -> None:
 
 
 def run_settings(directory: Path) -> TrainingSettings:
-    return TrainingSettings(data=str(Path("tree").resolve()), recipe=RECIPE, out=directory, loader="torch", workers=1)
+    return TrainingSettings(data=str(Path("tree").resolve()), recipe=RECIPE, out=directory, loader="pillow", workers=1)
 
 
 # The readers: each is given the family's directory and the damaged file's place in it; returns what it read

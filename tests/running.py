@@ -24,7 +24,7 @@ from alexnet2012.evaluation import checkpoint
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "launch" / "train_imagenet.py"
 SMALL = (
-    *("--loader", "torch", "--workers", "1", "--width", "0.0625", "--batch-size", "6", "--epochs", "4"),
+    *("--loader", "pillow", "--workers", "1", "--width", "0.0625", "--batch-size", "6", "--epochs", "4"),
     *("--lr", "0.001", "--log-every", "1"),
 )
 

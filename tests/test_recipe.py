@@ -105,7 +105,7 @@ def test_wide_init_is_one_step_from_paper_to_source() -> None:
 
 
 def meetings(recipe: Recipe) -> list[str]:
-    return [layer for layer in recipe.layers if recipe.meets(layer)]
+    return [layer for layer in recipe.layers if recipe.reads_both_towers(layer)]
 
 
 def test_where_towers_meet() -> None:

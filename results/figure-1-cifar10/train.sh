@@ -7,7 +7,7 @@ set -e
 data=$1 runs=$2 tanh=0.01
 train() { # activation, learning rate, seed, epochs
     python launch/train_imagenet.py --net 19pct --activation $1 --lr $2 --weight-decay 0 --seed $3 --epochs $4 \
-        --data "$data" --loader torch --workers 1 --threads 1 --out "$runs/$1-lr$2-epochs$4-seed$3" || [ $? -eq 3 ]
+        --data "$data" --loader pillow --workers 1 --threads 1 --out "$runs/$1-lr$2-epochs$4-seed$3" || [ $? -eq 3 ]
 }
 for seed in 0 1; do
     for lr in 0.001 0.003 0.01 0.03; do

@@ -9,8 +9,8 @@ for seed in 0 1; do
     for net in conv-local-13pct conv-local-13pct-lrn; do
         run="$runs/$net-seed$seed"
         python launch/train_imagenet.py --net $net --seed $seed --epochs $epochs \
-            --data "$data" --loader torch --workers 1 --threads 1 --out "$run"
+            --data "$data" --loader pillow --workers 1 --threads 1 --out "$run"
         python launch/evaluate.py "$run/checkpoints/last.pt" --data "$data" --crops 10 \
-            --loader torch --workers 1 --threads 1 --json "$run/errors.json" --predictions "$run/predictions.npz"
+            --loader pillow --workers 1 --threads 1 --json "$run/errors.json" --predictions "$run/predictions.npz"
     done
 done

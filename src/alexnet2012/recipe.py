@@ -79,7 +79,7 @@ class NetworkRecipe:
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout {self.dropout:g}: must be in [0, 1)")
         if self.towers == 1 and self.meetings != NetworkRecipe.meetings:
-            raise InputError("--one-tower: meets no other tower; leave --exchange-at out")
+            raise InputError("--one-tower: has no other tower to exchange with; leave --exchange-at out")
         if unknown := (set(self.meetings) - set(LAYERS[1:])) | (set(self.without) - set(MIDDLE)):
             raise InputError(f"recipe: {', '.join(sorted(unknown))} cannot be a meeting point or be left out")
 
@@ -100,7 +100,7 @@ class NetworkRecipe:
         """Layers left out between ``layer`` and the next."""
         return tuple(itertools.takewhile(self.without.__contains__, LAYERS[LAYERS.index(layer) + 1 :]))
 
-    def meets(self, layer: str) -> bool:
+    def reads_both_towers(self, layer: str) -> bool:
         """Whether ``layer`` reads both towers. A left-out meeting point passes its meeting to the next layer."""
         return self.towers > 1 and not {layer, *self.left_out_before(layer)}.isdisjoint(self.meetings)
 

@@ -60,8 +60,8 @@ def test_the_crossings_are_those_of_the_net() -> None:
 
 def test_a_step_without_communication_computes_the_same_shapes() -> None:
     mirror = exchange.Mirror(1)
-    assert mirror.meet([torch.zeros(2, 3, 4, 4)], "conv3")[0].shape == (2, 6, 4, 4)
-    assert mirror.join([torch.zeros(2, 4)], "fc8", 7).shape == (2, 7)
+    assert mirror.gather_channels([torch.zeros(2, 3, 4, 4)], "conv3")[0].shape == (2, 6, 4, 4)
+    assert mirror.gather_logits([torch.zeros(2, 4)], "fc8", 7).shape == (2, 7)
 
 
 def test_loaders_read_the_same_files(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from running import ROOT, SMALL, TRAIN, here, start
 
 from alexnet2012.core import threads
-from alexnet2012.core.threads import cores, cpu_quota, usual_threads
+from alexnet2012.core.threads import cores, cpu_quota, default_threads
 from alexnet2012.reporting.ablation.execution import slots
 
 SAY_THREADS = Path(__file__).with_name("say_threads.py")
@@ -72,7 +72,7 @@ def test_cores_are_those_of_mask_and_quota(quota: float, expected: int, monkeypa
     monkeypatch.setattr(threads, "cpu_quota", lambda: quota)
     assert cores() == expected
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert [usual_threads(processes) for processes in (1, 2, 16)] == [expected, max(1, expected // 2), 1]
+    assert [default_threads(processes) for processes in (1, 2, 16)] == [expected, max(1, expected // 2), 1]
     assert sum(len(slot.cores) for slot in slots(1)) == expected
 
 
@@ -87,7 +87,7 @@ def test_nothing_else_counts_cores() -> None:
 def test_the_user_s_number(given: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "cores", lambda: 8)
     monkeypatch.setenv("OMP_NUM_THREADS", given)
-    assert usual_threads(1) == expected
+    assert default_threads(1) == expected
 
 
 @pytest.mark.parametrize(("variables", "expected"), [({}, 4), ({"OMP_NUM_THREADS": "3"}, 3)], ids=["none", "user's"])

@@ -18,7 +18,7 @@ from alexnet2012.data.pixels import decode
 from alexnet2012.data.statistics import Statistics
 from alexnet2012.recipe import paper_recipe
 
-KINDS = ("torch", "dali")
+KINDS = ("pillow", "dali")
 RECIPE = paper_recipe()
 
 
@@ -92,7 +92,7 @@ def run(kind: str, dataset: Dataset, batches, workers: int = 2) -> list[tuple[to
 
 
 def both(dataset: Dataset, batches: list) -> tuple[float, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """The largest difference of the loaders' pixels, and the torch loader's batches. All else must be equal."""
+    """The largest difference of the loaders' pixels, and the Pillow loader's batches. All else must be equal."""
     ours, dalis = (run(kind, dataset, batches) for kind in KINDS)
     assert len(ours) == len(dalis) == len(batches)
     for (image, label), (other, its_label) in zip(ours, dalis, strict=True):
@@ -196,7 +196,7 @@ def test_nothing_runs_on_after_close(kind):
 
 
 def test_a_loader_of_another_kind_is_refused():
-    with pytest.raises(InputError, match="--loader ffcv: must be dali or torch"):
+    with pytest.raises(InputError, match="--loader ffcv: must be dali or pillow"):
         open_loader("ffcv", open_dataset("sample", "val"), [], RECIPE, 1)
 
 
@@ -237,7 +237,7 @@ def meet_bad_files(kind: str, directory: str) -> None:
 
 
 def test_torch_names_bad_files(tmp_path):
-    meet_bad_files("torch", str(tmp_path))
+    meet_bad_files("pillow", str(tmp_path))
 
 
 def test_dali_names_bad_files_and_does_not_crash(tmp_path):

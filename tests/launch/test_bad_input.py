@@ -58,7 +58,7 @@ def train(tree: Path, *flags: object) -> Ended:
         ("--without conv1", "--without"),
         ("--activation gelu", "--activation"),
         ("--no-exchange --one-tower", "run one of them at a time"),
-        ("--one-tower --exchange-at conv4", "--one-tower: meets no other tower"),
+        ("--one-tower --exchange-at conv4", "--one-tower: has no other tower to exchange with"),
         ("--epochs many", "--epochs"),
         ("--epochs", "--epochs"),
         ("--epoch 4", "--epoch"),

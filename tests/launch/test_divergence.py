@@ -68,9 +68,9 @@ def spoil_weight(trainer: Trainer) -> None:
 @pytest.mark.parametrize(
     ("plant", "every", "said"),
     [
-        ({"before": spoil_weight}, 2, "the loss is nan at rate 0.001; largest activations conv1 "),
-        ({"before": spoil_gradient}, 2, "the gradient is not finite from conv4 backward, at rate 0.001; last"),
-        ({"before": spoil_gradient}, 3, "the gradient is not finite from conv4 backward, at rate 0.001; last"),
+        ({"before": spoil_weight}, 2, "the loss is nan at learning rate 0.001; largest activations conv1 "),
+        ({"before": spoil_gradient}, 2, "the gradient is not finite from conv4 backward, at learning rate 0.001; last"),
+        ({"before": spoil_gradient}, 3, "the gradient is not finite from conv4 backward, at learning rate 0.001; last"),
         ({"after": spoil_velocity}, 2, "the velocities of conv2 are not finite; last good checkpoint"),
     ],
     ids=["loss", "gradient", "gradient where a save is due", "velocity"],
@@ -96,8 +96,8 @@ def test_what_is_not_finite_ends_the_run_and_it_goes_on_from_before(
 @pytest.mark.parametrize(
     ("processes", "what", "said"),
     [
-        (2, "weight", "step 5: the loss is nan at rate 0.001; largest activations conv1 "),
-        (4, "gradient", "step 5: the gradient is not finite from conv4 backward, at rate 0.001; last good"),
+        (2, "weight", "step 5: the loss is nan at learning rate 0.001; largest activations conv1 "),
+        (4, "gradient", "step 5: the gradient is not finite from conv4 backward, at learning rate 0.001; last good"),
     ],
 )
 def test_every_rank_ends_and_none_is_changed(processes: int, what: str, said: str, tree: Path, tmp_path: Path) -> None:

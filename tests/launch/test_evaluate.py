@@ -20,7 +20,7 @@ from alexnet2012.data import open_dataset
 from alexnet2012.evaluation.predictions import Predictions
 
 EVALUATE = ROOT / "launch" / "evaluate.py"
-HOW = ("--loader", "torch", "--workers", 1, "--batch-size", 6)
+HOW = ("--loader", "pillow", "--workers", 1, "--batch-size", 6)
 
 
 @pytest.fixture(scope="module")

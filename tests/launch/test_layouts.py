@@ -61,7 +61,7 @@ def test_validation_counts_every_image_once(one_process: Path, other: Path) -> N
 
 
 def test_a_net_of_one_tower_is_whole_in_each_process_by_itself(tree: Path, tmp_path: Path) -> None:
-    how = ("--data", tree, "--loader", "torch", "--batch-size", 6)
+    how = ("--data", tree, "--loader", "pillow", "--batch-size", 6)
     trained = torchrun(2, TRAIN, *how, "--out", tmp_path / "run", "--net", "lenet-relu", "--max-steps", 1)
     assert trained.code == 0, trained.err
     assert "2 processes, the net in each process, 2 replicas" in trained.out
@@ -113,7 +113,7 @@ def test_a_short_batch_is_the_same_in_two_replicas_of_which_one_has_no_row_of_it
 
 
 def test_dali_feeds_one_process_and_two_alike(one_process: Path, tree: Path, tmp_path: Path) -> None:
-    """Resized pixels differ from Pillow's by a rounding, so the torch loader's losses are near, not equal."""
+    """Resized pixels differ from Pillow's by a rounding, so the Pillow loader's losses are near, not equal."""
     flags = (*SMALL, "--loader", "dali", "--data", tree, "--max-steps", 8)
     one, two = tmp_path / "one", tmp_path / "two"
     ended = here(TRAIN, *flags, "--out", one), torchrun(2, TRAIN, *flags, "--out", two)

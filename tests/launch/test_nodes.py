@@ -14,7 +14,7 @@ import torch.distributed as dist
 from running import ROOT, SMALL, TRAIN, losses, start
 
 from alexnet2012.distributed.heartbeat import LostRank
-from alexnet2012.distributed.layout import fresh_part, meet_others
+from alexnet2012.distributed.layout import fresh_prefix, shared_store
 
 
 def free_port() -> int:
@@ -69,14 +69,14 @@ def test_a_rank_that_meets_no_other_says_so(rank: int, monkeypatch: pytest.Monke
     for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "WORLD_SIZE": 2}.items():
         monkeypatch.setenv(name, str(value))
     with pytest.raises(LostRank, match=f"rank {rank} waited 0.5 s for the other ranks to meet at 127.0.0.1:{port}"):
-        meet_others(rank, 2, 0.5)
+        shared_store(rank, 2, 0.5)
 
 
 def test_an_offer_of_an_earlier_attempt_is_not_waited_for_for_ever() -> None:
     store = dist.HashStore()
     store.set("offer", "made by a rank 0 that is gone")
     with pytest.raises(dist.DistError):
-        fresh_part(store, 1, 2, 0.2)
+        fresh_prefix(store, 1, 2, 0.2)
 
 
 def test_nodes_that_do_not_share_the_run_s_directory(tree: Path, tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_a_run_of_other_random_streams_evaluates_and_exports_but_does_not_go_on(
     assert len(rows(run)) == len(rows(one_process))
 
     last = run / "checkpoints" / "last.pt"
-    evaluated = here(ROOT / "launch" / "evaluate.py", last, "--data", tree, "--loader", "torch")
+    evaluated = here(ROOT / "launch" / "evaluate.py", last, "--data", tree, "--loader", "pillow")
     assert (evaluated.code, evaluated.err) == (0, "")
     exported = here(ROOT / "launch" / "export.py", last, "--safetensors", tmp_path / "net.safetensors")
     assert (exported.code, exported.err) == (0, "")

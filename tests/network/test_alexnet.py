@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alexnet2012 import AlexNet, paper_recipe, source_recipe
 from alexnet2012.core.errors import InputError
-from alexnet2012.network.dropout import Draw, dropout_mask
+from alexnet2012.network.dropout import DropoutKey, dropout_mask
 from alexnet2012.network.tower import Tower
 from alexnet2012.recipe import LAYERS, VARIANTS, Recipe
 
@@ -136,8 +136,8 @@ def test_however_many_layers_go_fc6_reads_6x6_and_the_towers_still_meet() -> Non
         last = [layer for layer in LAYERS[:5] if layer not in without][-1]
         assert features[last].shape[2:] == (6, 6) and logits.shape == (1, 5)
     both = paper_recipe().varied("without-conv3", "without-conv4")
-    assert both.without == ("conv3", "conv4") and both.meets("conv5")
-    assert not paper_recipe().varied("without-conv3").meets("conv5")
+    assert both.without == ("conv3", "conv4") and both.reads_both_towers("conv5")
+    assert not paper_recipe().varied("without-conv3").reads_both_towers("conv5")
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10, 101])
@@ -298,7 +298,7 @@ class DenseNet:
             return x * (1 - self.case.dropout)
         if not self.case.dropout:
             return x
-        size, draw = torch.Size((len(x), x.shape[1] // self.towers)), Draw(self.seed, step, first_row)
+        size, draw = torch.Size((len(x), x.shape[1] // self.towers)), DropoutKey(self.seed, step, first_row)
         return x * torch.cat([dropout_mask(draw, t, layer, size, 0.5, x.device) for t in range(self.towers)], 1)
 
 

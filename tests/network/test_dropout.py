@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alexnet2012 import paper_recipe
-from alexnet2012.network.dropout import Draw, dropout_mask, mix
+from alexnet2012.network.dropout import DropoutKey, dropout_mask, mix
 from alexnet2012.network.tower import Tower
 
 ROWS, UNITS = 128, 2048
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def mask(seed: int = 1, step: int | Tensor = 2, tower: int = 0, layer: str = "fc6", share: float = 0.5) -> Tensor:
-    return dropout_mask(Draw(seed, step), tower, layer, torch.Size((ROWS, UNITS)), share, CPU)
+    return dropout_mask(DropoutKey(seed, step), tower, layer, torch.Size((ROWS, UNITS)), share, CPU)
 
 
 def deviation(agreeing: Tensor) -> float:
@@ -103,7 +103,7 @@ def test_the_hash_of_a_number_and_of_a_tensor_agree() -> None:
 
 def test_rows_are_counted_over_the_global_batch() -> None:
     parts = [
-        dropout_mask(Draw(1, 2, first), 0, "fc6", torch.Size((rows, UNITS)), 0.5, CPU)
+        dropout_mask(DropoutKey(1, 2, first), 0, "fc6", torch.Size((rows, UNITS)), 0.5, CPU)
         for first, rows in ((0, 3), (3, 61), (64, 64))
     ]
     assert torch.equal(torch.cat(parts), mask())
@@ -115,12 +115,12 @@ def test_a_step_on_the_device_is_the_same_step() -> None:
 
 def test_training_does_not_rescale_and_testing_halves() -> None:
     tower, ones = Tower(paper_recipe(width=1 / 16), 0, 5), torch.ones(8, 128)
-    trained = tower.dropout(ones, "fc6", Draw(1, 2))
+    trained = tower.dropout(ones, "fc6", DropoutKey(1, 2))
     assert set(trained.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(tower.dropout(ones, "fc6", None), ones / 2)
 
 
 @pytest.mark.cuda
 def test_a_cuda_device_draws_the_same_masks() -> None:
-    on_cuda = dropout_mask(Draw(1, 2), 0, "fc6", torch.Size((ROWS, UNITS)), 0.5, torch.device("cuda"))
+    on_cuda = dropout_mask(DropoutKey(1, 2), 0, "fc6", torch.Size((ROWS, UNITS)), 0.5, torch.device("cuda"))
     assert torch.equal(on_cuda.cpu(), mask())

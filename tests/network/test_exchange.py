@@ -46,12 +46,12 @@ def test_a_meeting_gives_both_ranks_both_towers_and_sums_what_comes_back(memory_
 
     def cross(exchange: BetweenRanks) -> tuple[Tensor, Tensor]:
         x = outputs[exchange.tower].clone().requires_grad_()
-        (met,) = exchange.meet([x], "conv3")
+        (met,) = exchange.gather_channels([x], "conv3")
         (met * pulls[exchange.tower]).sum().backward()
         return met, x.grad
 
     inputs = [x.clone().requires_grad_() for x in outputs]
-    both = InProcess(2).meet(inputs, "conv3")
+    both = InProcess(2).gather_channels(inputs, "conv3")
     sum((met * pull).sum() for met, pull in zip(both, pulls, strict=True)).backward()
     for (met, gradient), expected, x in zip(on_two_ranks(cross), both, inputs, strict=True):
         assert torch.equal(met, expected)
@@ -71,13 +71,13 @@ def test_every_wait_for_the_peer_is_named_and_work_is_none() -> None:
 
         exchange.waiting = waiting
         x = values(2, 3, 5, 5).requires_grad_()
-        (met,) = exchange.meet([x], "conv3")
-        joined = exchange.join([met.mean((2, 3))], "fc8", 12)
+        (met,) = exchange.gather_channels([x], "conv3")
+        joined = exchange.gather_logits([met.mean((2, 3))], "fc8", 12)
         seen.append("loss")
         joined.sum().backward()
         return seen
 
-    crossed = ["towers meet before conv3 begins", "ends", "fc8 joined begins", "ends"]
+    crossed = ["channels of both towers for conv3 begins", "ends", "fc8 of both towers begins", "ends"]
     expected = [*crossed, "loss", "gradients of conv3's input begins", "ends"]
     assert on_two_ranks(cross) == [expected, expected]
 
@@ -88,7 +88,7 @@ def test_the_gradient_of_a_meeting_arrives_in_any_memory_format(memory_format: t
 
     def cross(exchange: BetweenRanks) -> Tensor:
         x = values(2, 3, 5, 5).requires_grad_()
-        exchange.meet([x], "conv3")[0].backward(pulls[exchange.tower])
+        exchange.gather_channels([x], "conv3")[0].backward(pulls[exchange.tower])
         return x.grad
 
     total = pulls[0] + pulls[1]
@@ -104,7 +104,7 @@ def test_a_join_gives_the_whole_and_sends_back_each_towers_slice_once(channels: 
 
     def cross(exchange: BetweenRanks) -> tuple[Tensor, Tensor]:
         x = halves[exchange.tower].clone().requires_grad_()
-        joined = exchange.join([x], "fc8", channels)
+        joined = exchange.gather_logits([x], "fc8", channels)
         (joined * pull).sum().backward()
         return joined, x.grad
 

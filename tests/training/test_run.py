@@ -40,7 +40,7 @@ def replace_by(make: Callable[[Path], object]) -> Callable[[Path], None]:
 @pytest.mark.parametrize("damage", [cut, spoil, lambda path: path.write_bytes(b""), Path.unlink])
 def test_damaged_statistics_are_measured_anew(damage: Callable[[Path], object], tmp_path: Path) -> None:
     train = open_dataset(write_tree(tmp_path / "tree", classes=2, train=2, val=1), "train")
-    run, settings = RunDirectory(tmp_path), Settings(str(tmp_path / "tree"), paper_recipe(), loader="torch")
+    run, settings = RunDirectory(tmp_path), Settings(str(tmp_path / "tree"), paper_recipe(), loader="pillow")
     measured = training_statistics(train, Layout(), run, settings)
     whole = run.statistics.read_bytes()
     damage(run.statistics)
@@ -53,7 +53,7 @@ def test_what_is_no_file_of_statistics_is_named(make: Callable[[Path], object], 
     train = open_dataset(write_tree(tmp_path / "tree", classes=2, train=1, val=1), "train")
     make(tmp_path / "statistics.npz")
     with pytest.raises(InputError, match=r"statistics.npz: is not a file"):
-        training_statistics(train, Layout(), RunDirectory(tmp_path), Settings("tree", paper_recipe(), loader="torch"))
+        training_statistics(train, Layout(), RunDirectory(tmp_path), Settings("tree", paper_recipe(), loader="pillow"))
 
 
 def test_the_sample_is_the_embedded_one_whatever_lies_in_the_directory(

@@ -27,10 +27,10 @@ class Mirror(Exchange):
     def __init__(self, tower: int) -> None:
         self.towers = (tower,)
 
-    def meet(self, outputs: list[Tensor], layer: str) -> list[Tensor]:
+    def gather_channels(self, outputs: list[Tensor], layer: str) -> list[Tensor]:
         return [torch.cat([x, x], dim=1) for x in outputs]
 
-    def join(self, outputs: list[Tensor], layer: str, channels: int) -> Tensor:
+    def gather_logits(self, outputs: list[Tensor], layer: str, channels: int) -> Tensor:
         return torch.cat(outputs * 2, dim=1)[:, :channels]
 
 
@@ -44,11 +44,11 @@ def figures(device: torch.device) -> Iterator[Figure]:
 
         def cross() -> None:
             for x in towers:
-                (both,) = exchange.meet([x], "a layer")
+                (both,) = exchange.gather_channels([x], "a layer")
                 torch.autograd.grad(both, x, both)
 
         what = f"all crossings of a step, {values.nbytes / 1e6:.1f} MB each way, batch {batch}"
-        gathering = {"ours": cross, LIMIT: lambda: exchange.join([values], "all", 2 * values.shape[1])}
+        gathering = {"ours": cross, LIMIT: lambda: exchange.gather_logits([values], "all", 2 * values.shape[1])}
         gathers = compare(gathering, own, rounds=15, seconds=0)
         steps = {"ours": step(batch, own, exchange), ALONE: step(batch, own, Mirror(layout.tower))}
         waited = compare(steps, own, seconds=0)
@@ -62,7 +62,7 @@ def sent(batch: int, device: torch.device) -> list[Tensor]:
     recipe = paper_recipe()
     shapes = {layer.layer: layer.shapes[-1] for layer in describe(recipe)}
     before = dict(zip(recipe.layers[1:], recipe.layers, strict=False))
-    crossing = [shapes[before[layer]] for layer in recipe.layers if recipe.meets(layer)]
+    crossing = [shapes[before[layer]] for layer in recipe.layers if recipe.reads_both_towers(layer)]
     tensors = [torch.rand(batch, *shape, device=device) for shape in crossing]
     images = [x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in tensors]
     return [x.requires_grad_() for x in images]

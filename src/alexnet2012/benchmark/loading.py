@@ -38,7 +38,7 @@ def figures(device: torch.device, data: Path | None = None) -> Iterator[Figure]:
         workers = cores()
         ours = {
             f"{kind} loader, {name}": our_pass(kind, place, workers, device)
-            for kind in ("dali", "torch")
+            for kind in ("dali", "pillow")
             for name, place in (("shards", prepared), ("single files", files))
         }
         others = {PEER: torchvision_pass(files, workers), LIMIT: decoding(files, workers)}

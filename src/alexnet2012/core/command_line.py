@@ -33,6 +33,11 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {Path(sys.argv[0]).name} --help")
 
 
+def loader(name: str) -> str:
+    """The value of ``--loader``; ``torch`` is the former name of ``pillow``."""
+    return "pillow" if name == "torch" else name
+
+
 def alike(read: Callable[[], T]) -> T:
     """What ``read`` makes of the command line, which every rank has: rank 0 tells what is wrong with it."""
     try:

@@ -8,12 +8,12 @@ import unicodedata
 class Failure(Exception):
     """Ends the command with one line and ``exit_code``.
 
-    ``agreed``: all ranks raise it. ``reported``: another rank prints the line. ``acknowledged``: all ranks are known
-    to have it.
+    ``raised_by_all``: all ranks raise it. ``reported``: another rank prints the line. ``acknowledged``: all ranks are
+    known to have it.
     """
 
     exit_code = 1
-    agreed = False
+    raised_by_all = False
     reported = False
     acknowledged = False
 
@@ -23,7 +23,7 @@ class Failure(Exception):
 
     def on_all_ranks(self, reports: bool) -> Failure:
         """The same failure, as all ranks raise it; one of them ``reports``."""
-        self.agreed, self.reported = True, not reports
+        self.raised_by_all, self.reported = True, not reports
         return self
 
 

@@ -11,7 +11,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 OF_THIS_PROCESS = Path("/proc/self/cgroup")
 
 
-def usual_threads(local_processes: int) -> int:
+def default_threads(local_processes: int) -> int:
     """CPU threads of one of a node's processes: the user's OMP_NUM_THREADS, else its share of the cores."""
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if given.isdecimal() and int(given) and not set_by_torchrun("OMP_NUM_THREADS"):

@@ -52,7 +52,7 @@ class _Read:
 
 
 class DaliLoader:
-    """Yields what ``TorchLoader`` yields; resized pixels may differ by 1 of 255 (CMYK: by 2), others are the same.
+    """Yields what ``PillowLoader`` yields; resized pixels may differ by 1 of 255 (CMYK: by 2), others are the same.
 
     ``batches`` are all Augmentations or all index arrays. ``workers`` are DALI threads; on a CUDA ``device`` the
     GPU decodes (it rounds differently). DALI is less strict than Pillow: damage behind a file's header may pass as
@@ -101,7 +101,7 @@ class DaliLoader:
             left, top, right, bottom = np.array([image.square for image in opened], np.float32).reshape(-1, 4).T
             inputs |= {"start": np.stack([top, left], 1), "end": np.stack([bottom, right], 1)}
         if isinstance(batch, Augmentations):
-            inputs |= _view_inputs(batch, self.recipe.image_size - self.recipe.crop_size)
+            inputs |= _augmentation_inputs(batch, self.recipe.image_size - self.recipe.crop_size)
         return _Read(batch, opened, np.array([image.label for image in opened], np.int64), inputs)
 
     def _open(self, index: int) -> _Opened:
@@ -160,7 +160,7 @@ class DaliLoader:
             reason = str(error).partition("encountered:")[2].strip().partition("\n")[0]
             first = self.dataset.name(reads[0].opened[0].index)
             raise InputError(
-                f"--loader dali: DALI cannot decode one of the images from {first} on ({reason}); use --loader torch"
+                f"--loader dali: DALI cannot decode one of the images from {first} on ({reason}); use --loader pillow"
             ) from error
         for read in reads:
             self._start(self._read(read.batch))
@@ -203,13 +203,13 @@ class DaliLoader:
         return pipeline
 
 
-def _view_inputs(views: Augmentations, free: int) -> dict[str, Any]:
+def _augmentation_inputs(augmentations: Augmentations, free: int) -> dict[str, Any]:
     """DALI takes a crop's position as a share of the ``free`` pixels and rounds the product: exact for whole pixels."""
     return {
-        "top": (views.top / max(free, 1)).astype(np.float32),
-        "left": (views.left / max(free, 1)).astype(np.float32),
-        "reflect": views.reflect.astype(np.int32),
-        "minus_noise": -views.noise,
+        "top": (augmentations.top / max(free, 1)).astype(np.float32),
+        "left": (augmentations.left / max(free, 1)).astype(np.float32),
+        "reflect": augmentations.reflect.astype(np.int32),
+        "minus_noise": -augmentations.noise,
     }
 
 

@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 Started = TypeVar("Started")
 
 
-class TorchLoader:
+class PillowLoader:
     """Yields ``(images, labels)`` for each of ``batches``, in order, on ``device``; labels are int64 (n,).
 
     For Augmentations: float32 (n, 3, 224, 224) crops, reflected, with their colour noise, 0..255, mean not subtracted.

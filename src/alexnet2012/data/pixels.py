@@ -88,15 +88,15 @@ class HeldImages:
         self.known[index] = True
 
 
-def cut(image: NDArray[np.uint8], views: Augmentations, row: int, out: NDArray[np.float32]) -> None:
-    """The crop of ``image`` (256, 256, 3) for row ``row`` of ``views``, with its noise, into ``out`` (3, 224, 224)."""
-    top, left, size = views.top[row], views.left[row], out.shape[-1]
+def cut(image: NDArray[np.uint8], augmentations: Augmentations, row: int, out: NDArray[np.float32]) -> None:
+    """Write the crop of ``image`` (256, 256, 3) for row ``row``, with its noise, into ``out`` (3, 224, 224)."""
+    top, left, size = augmentations.top[row], augmentations.left[row], out.shape[-1]
     crop = image[top : top + size, left : left + size]
-    crop = crop[:, ::-1] if views.reflect[row] else crop
-    np.add(crop.transpose(2, 0, 1), views.noise[row][:, None, None], out=out)
+    crop = crop[:, ::-1] if augmentations.reflect[row] else crop
+    np.add(crop.transpose(2, 0, 1), augmentations.noise[row][:, None, None], out=out)
 
 
-def finish(images: Tensor, views: Augmentations, mean: Tensor, recipe: ImageRecipe) -> Tensor:
+def normalize(images: Tensor, augmentations: Augmentations, mean: Tensor, recipe: ImageRecipe) -> Tensor:
     """Noisy crops, float32 (n, 3, 224, 224), to the network's input, in place: less the mean image, over the divisor.
 
     ``mean`` is the mean image (side, side, 3) on the device of ``images``. ``paper``: the mean's part under the crop,
@@ -109,8 +109,8 @@ def finish(images: Tensor, views: Augmentations, mean: Tensor, recipe: ImageReci
         edge = (len(mean) - size) // 2
         images.sub_(mean[edge : edge + size, edge : edge + size].permute(2, 0, 1))
     else:
-        images.sub_(_mean_under(views, mean, size))
-    return images.div_(views.divisor) if views.divisor != 1 else images
+        images.sub_(_mean_under(augmentations, mean, size))
+    return images.div_(augmentations.divisor) if augmentations.divisor != 1 else images
 
 
 def scaled(images: Tensor, recipe: ImageRecipe) -> Tensor:
@@ -125,10 +125,10 @@ def scaled(images: Tensor, recipe: ImageRecipe) -> Tensor:
     return (images - offset) / scale
 
 
-def _mean_under(views: Augmentations, mean: Tensor, size: int) -> Tensor:
+def _mean_under(augmentations: Augmentations, mean: Tensor, size: int) -> Tensor:
     """The mean image under each crop: (n, 3, size, size)."""
     both = torch.stack([mean, mean.flip(1)]).permute(0, 3, 1, 2).contiguous()
     crops = both.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5)  # reflected, top, left: a view
-    left = np.where(views.reflect, mean.shape[1] - size - views.left, views.left)
-    places = (views.reflect.astype(np.int64), views.top, left)
+    left = np.where(augmentations.reflect, mean.shape[1] - size - augmentations.left, augmentations.left)
+    places = (augmentations.reflect.astype(np.int64), augmentations.top, left)
     return crops[tuple(torch.from_numpy(place).to(mean.device, non_blocking=True) for place in places)]

@@ -1,6 +1,6 @@
-"""Where the processes of a run stand, and what they agree on.
+"""The layout of a run: which process holds which tower, replica and devices.
 
-With ``network/exchange.py`` the only user of torch.distributed. Everything works without torchrun too: one process
+Only this room and ``network/exchange.py`` use torch.distributed. Everything works without torchrun too: one process
 is a layout like the others, with nothing to communicate.
 """
 
@@ -11,11 +11,10 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,10 +23,8 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from alexnet2012.core.errors import Failure, InputError
-from alexnet2012.core.threads import usual_threads
+from alexnet2012.core.threads import default_threads
 from alexnet2012.distributed.heartbeat import Heartbeat, LostRank, die_with_parent
-
-T = TypeVar("T")
 
 TIMEOUT = 600.0  # seconds of waiting in a collective before a silent rank counts as lost
 NO_TIMEOUT = timedelta(days=365)  # of torch's own, which do not know who works and who is lost
@@ -125,14 +122,14 @@ def open_layout(
 
     One process holds both towers: on cuda:0 and cuda:1 if there are two, on one device otherwise. NCCL is the
     backend if and only if each rank of the node has a GPU of its own, gloo otherwise. ``placement`` is by default
-    ``usual_placement``; ``threads`` of the CPU are this process's, by default ``usual_threads``.
+    ``default_placement``; ``threads`` of the CPU are this process's, by default ``default_threads``.
 
     Raises InputError for an odd number of processes with a tower each, LostRank, where it can still be raised, when a
     rank does not come to a collective in which others have waited for ``timeout`` seconds.
     """
     processes, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    threads = threads or usual_threads(local_processes)
+    threads = threads or default_threads(local_processes)
     torch.set_num_threads(threads)
     allow_tf32(False)
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -140,8 +137,8 @@ def open_layout(
     if processes == 1:
         yield Layout(devices=devices_of_one_process(towers), threads=threads)
         return
-    placement = placement or usual_placement(towers)
-    refuse_pairs(placement, processes, 2 if pairs_across_nodes else local_processes, towers, rank)
+    placement = placement or default_placement(towers)
+    check_pairs(placement, processes, 2 if pairs_across_nodes else local_processes, towers, rank)
     device = device_of_rank(int(os.environ.get("LOCAL_RANK", rank)))
     backend = "nccl" if torch.cuda.device_count() >= local_processes else "gloo"
     with connected(backend, rank, processes, timeout) as heartbeat:
@@ -156,7 +153,7 @@ def connected(backend: str, rank: int, processes: int, timeout: float) -> Iterat
 
     The heartbeat alone ends a wait: it knows which rank is lost, and which only works for longer than ``timeout``.
     """
-    store = meet_others(rank, processes, max(timeout, TIMEOUT))  # others still start: that is no collective
+    store = shared_store(rank, processes, max(timeout, TIMEOUT))  # others still start: that is no collective
     heartbeat = Heartbeat(store.clone(), rank, processes, timeout)  # one that no wait of the other's keeps busy
     try:
         with naming_lost_ranks(heartbeat):
@@ -173,7 +170,7 @@ def connected(backend: str, rank: int, processes: int, timeout: float) -> Iterat
             with heartbeat.waiting("the end"):
                 dist.barrier()  # a store kept by the first to leave is still there for the others
     except Failure as failure:
-        if failure.agreed:
+        if failure.raised_by_all:
             with suppress(RuntimeError), heartbeat.waiting("the end"):
                 dist.barrier()
                 failure.acknowledged = True
@@ -185,11 +182,11 @@ def connected(backend: str, rank: int, processes: int, timeout: float) -> Iterat
     dist.destroy_process_group()
 
 
-def meet_others(rank: int, processes: int, timeout: float) -> dist.Store:
+def shared_store(rank: int, processes: int, timeout: float) -> dist.Store:
     """The store that the ranks of this attempt share. Raises LostRank for one not there after ``timeout`` seconds."""
     try:
         shared, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-        return fresh_part(shared, rank, processes, timeout)
+        return fresh_prefix(shared, rank, processes, timeout)
     except dist.DistError as error:
         place = ":".join(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise LostRank(
@@ -198,7 +195,7 @@ def meet_others(rank: int, processes: int, timeout: float) -> dist.Store:
         ) from error
 
 
-def fresh_part(store: dist.Store, rank: int, processes: int, timeout: float) -> dist.Store:
+def fresh_prefix(store: dist.Store, rank: int, processes: int, timeout: float) -> dist.Store:
     """A part of torchrun's store that no earlier attempt of the run has written to: gloo would meet its addresses.
 
     Restarted agents count attempts differently, so the processes of this one find each other: rank 0 makes an offer,
@@ -257,12 +254,12 @@ def devices_of_one_process(towers: int) -> tuple[torch.device, ...]:
     return tuple(torch.device("cuda", gpu) for gpu in range(gpus)) or (torch.device("cpu"),)
 
 
-def usual_placement(towers: int) -> str:
+def default_placement(towers: int) -> str:
     """A tower a process; a net of one tower whole in each."""
     return "together" if towers == 1 else "split"
 
 
-def refuse_pairs(placement: str, processes: int, local_processes: int, towers: int, rank: int) -> None:
+def check_pairs(placement: str, processes: int, local_processes: int, towers: int, rank: int) -> None:
     """Raises InputError, on every rank, where towers cannot be paired."""
     error = None
     if placement == "split" and towers == 1:
@@ -296,122 +293,3 @@ def open_groups(placement: str, processes: int, backend: str) -> dict[str, dist.
     for name, part in parts.items():
         groups[name], _ = dist.new_subgroups_by_enumeration(part, timeout=NO_TIMEOUT, backend=backend)
     return groups  # type: ignore[return-value]
-
-
-def broadcast_from_main(layout: Layout, decide: Callable[[], T]) -> T:
-    """What ``decide`` returns on rank 0, on every rank; its Failure is raised on every rank and printed by rank 0."""
-    if layout.processes == 1:
-        return decide()
-    answer: list[Any] = [None]
-    if layout.is_main:
-        try:
-            with layout.working():
-                answer = [decide()]
-        except Failure as failure:
-            answer = [failure]
-    with layout.waiting():
-        dist.broadcast_object_list(answer, src=0)
-    if isinstance(answer[0], Failure):
-        raise answer[0].on_all_ranks(reports=layout.is_main)
-    return answer[0]
-
-
-def raise_together(layout: Layout, failure: InputError | None) -> None:
-    """Raises InputError on every rank when one of them brings a ``failure``; all ranks call this together."""
-    if not reduce(layout, torch.tensor([float(failure is not None)])).item():
-        return
-    reasons = gather(layout, failure and str(failure))
-    raise InputError(next(filter(None, reasons))).on_all_ranks(reports=layout.is_main) from failure
-
-
-def gather(layout: Layout, own: T) -> list[T]:
-    """What each rank brings, in the order of ranks, on every rank."""
-    everyone = [own] * layout.processes
-    if layout.processes > 1:
-        with layout.waiting():
-            dist.all_gather_object(everyone, own)
-    return everyone
-
-
-def reduce(layout: Layout, values: Tensor, over: str = "all", largest: bool = False) -> Tensor:
-    """The sum of ``values``, or their maximum, over a group's ranks: "all", "replicas" or "pair"."""
-    values = values.cpu() if layout.backend == "gloo" else values
-    if (over == "all" and layout.processes > 1) or over in layout.groups:
-        with layout.waiting():
-            dist.all_reduce(values, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, layout.groups.get(over))
-    return values
-
-
-def share(total: int, part: int, parts: int) -> slice:
-    """Rows of ``total`` that are ``part``'s: parts are neighbours in order, their sizes differ by one at most."""
-    return slice(total * part // parts, total * (part + 1) // parts)
-
-
-class PendingRows:
-    """Rows of one batch on their way between the two ranks of a pair, each of which decoded a half."""
-
-    def __init__(self, layout: Layout, rows: Tensor, total: int) -> None:
-        """``rows`` (n, ...): this rank's ``share`` of ``total`` rows of the global batch."""
-        self.rows, self.work, self.waiting = rows, None, layout.waiting
-        if layout.split:
-            first = layout.replica * 2
-            shares = [share(total, rank, layout.processes) for rank in (first, first + 1)]
-            self.sizes = [part.stop - part.start for part in shares]
-            padded = rows.new_empty(max(self.sizes), *rows.shape[1:])
-            padded[: len(rows)] = rows
-            self.parts = [torch.empty_like(padded) for _ in self.sizes]
-            self.work = dist.all_gather(self.parts, padded, group=layout.groups["images"], async_op=True)
-
-    def wait(self) -> Tensor:
-        """The pair's rows in the order of the batch; without a pair this process's own."""
-        if self.work is None:
-            return self.rows
-        with self.waiting():
-            self.work.wait()
-        return torch.cat([part[:size] for part, size in zip(self.parts, self.sizes, strict=True)])
-
-
-class PendingMean:
-    """A few numbers averaged over all ranks, on their way to the host.
-
-    With NCCL nobody waits for them before ``read``; with gloo, or one process, they are on the host at once.
-    """
-
-    def __init__(self, layout: Layout, values: Tensor) -> None:
-        """``values`` (n,) float on this rank's device, equal on the ranks of a pair."""
-        self.mean = reduce(layout, values) / layout.processes
-        self.on_host, self.arrived = self.mean, None
-        if self.mean.is_cuda:
-            self.on_host = torch.empty(self.mean.shape, dtype=self.mean.dtype, pin_memory=True)
-            self.on_host.copy_(self.mean, non_blocking=True)
-            self.arrived = torch.cuda.Event()
-            self.arrived.record()
-
-    def read(self) -> list[float]:
-        """The means; waits for their arrival."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        return self.on_host.tolist()
-
-
-def collect(layout: Layout, mine: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Rank 0 gets copies of the tensors of both towers by name, on the CPU; the others nothing of use.
-
-    ``shapes`` names every tensor of the peer of rank 0's pair, in one order on both ranks. Only that pair talks.
-    """
-    if layout.replica > 0:
-        return {}
-    held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in mine.items()}
-    if not layout.split:
-        return held
-    pair = layout.groups["pair"]
-    with layout.waiting():
-        for name in sorted(shapes):
-            if layout.is_main:
-                arriving = torch.empty(shapes[name], device=layout.devices[0] if layout.backend == "nccl" else "cpu")
-                dist.recv(arriving, group=pair, group_src=1)
-                held[name] = arriving.cpu()
-            else:
-                tensor = mine[name].detach().contiguous()
-                dist.send(tensor if layout.backend == "nccl" else tensor.cpu(), group=pair, group_dst=0)
-    return held

@@ -41,7 +41,7 @@ def assess(
 
     Each net subtracts the mean image of its own ``statistics``; ``weights`` are those of the average. ``keep`` names
     the predictions that rank 0 is to keep, by number of crops: ``settings.crops``, 1, or both; of ImageNet's training
-    split they take 5 GB. ``progress`` is told the number of images just done.
+    split they take 5 GB. ``progress`` is called with the number of images just done.
     """
     of_nets, average = [ErrorCount() for _ in nets], {crops: ErrorCount() for crops in (1, settings.crops)}
     kept = {crops: blank_predictions(dataset, crops) for crops in keep} if layout.is_main else {}

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import Dataset, Statistics, evaluation_batches, open_loader
-from alexnet2012.distributed.layout import Layout, PendingRows, raise_together, reduce, share
+from alexnet2012.distributed.collectives import PendingRows, raise_together, rank_slice, reduce
+from alexnet2012.distributed.layout import Layout
 from alexnet2012.evaluation.crops import CENTRE, crops_of
 from alexnet2012.evaluation.errors import ErrorCount, ErrorRates
 from alexnet2012.network import AlexNet
@@ -25,7 +26,7 @@ class EvaluationSettings:
 
     crops: int = 1  # 1 or 10
     batch_size: int = 128  # images over all processes
-    loader: str = "torch"
+    loader: str = "pillow"
     workers: int = 2  # decoding threads a process
 
 
@@ -54,8 +55,8 @@ def softmax_outputs(net: AlexNet, images: Tensor, mean: Tensor, crops: int) -> T
 
     First the softmax outputs averaged over the crops (P §4.1), then those of the centre crop alone.
     """
-    of_views = torch.stack([softmax(net(view)) for view in crops_of(images, mean, net.recipe, crops)])
-    return torch.stack([of_views.mean(0), of_views[CENTRE[len(of_views)]]])
+    of_crops = torch.stack([softmax(net(crop)) for crop in crops_of(images, mean, net.recipe, crops)])
+    return torch.stack([of_crops.mean(0), of_crops[CENTRE[len(of_crops)]]])
 
 
 def replica_images(
@@ -98,7 +99,7 @@ def whole_batch(layout: Layout, rows: Tensor, total: int) -> Tensor:
     if layout.replicas == 1:
         return rows
     whole = rows.new_zeros(*rows.shape[:-2], total, rows.shape[-1])
-    whole[..., share(total, layout.replica, layout.replicas), :] = rows
+    whole[..., rank_slice(total, layout.replica, layout.replicas), :] = rows
     return reduce(layout, whole, "replicas")
 
 
@@ -135,7 +136,7 @@ def evaluate(
     dataset: Dataset,
     crops: int = 1,
     batch_size: int = 128,
-    loader: str = "torch",
+    loader: str = "pillow",
     workers: int = 2,
 ) -> ErrorRates:
     """Both errors and the loss over ``dataset``, each image counted once in every layout; leaves the net's mode."""

@@ -54,7 +54,8 @@ def features_file(
     """The npy file in ``directory``, which exists, with fc7 (images, 4096) of all ``dataset``, extracted if not there.
 
     Its name is a digest of the net and the images, and its own checksum: a damaged file is made anew. ``progress`` is
-    told the number of images just done. ``net`` holds all its towers. Raises InputError naming a file that is no image.
+    called with the number of images just done. ``net`` holds all its towers. Raises InputError naming a file that is
+    no image.
     """
     name = f"fc7-{digest(net, dataset)}"
     for path in directory.glob(f"{name}-*.npy"):

@@ -21,7 +21,7 @@ def groups(recipe: Recipe) -> dict[str, int]:
     """How many groups each layer has. Raises InputError for a net that has no such form."""
     if recipe.net != "2012":
         raise InputError(f"{recipe.net}: a net without towers has nothing to group")
-    reads_all = {layer: layer == "conv1" or recipe.meets(layer) for layer in recipe.layers}
+    reads_all = {layer: layer == "conv1" or recipe.reads_both_towers(layer) for layer in recipe.layers}
     count = {layer: 1 if reads_all[layer] else recipe.towers for layer in recipe.layers}
     if apart := [layer for layer in recipe.layers if layer not in CONVOLUTIONS and count[layer] > 1]:
         raise InputError(f"{', '.join(apart)}: reads one tower only, which no single-device layer does; cannot group")

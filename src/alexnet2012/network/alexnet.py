@@ -1,4 +1,4 @@
-"""The 2012 net: two towers and the four places where they meet (P §3.5 and figure 2)."""
+"""The 2012 net: two towers that exchange activations before conv3, fc6, fc7 and fc8 (paper §3.5 and figure 2)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.random_streams import Purpose, philox
-from alexnet2012.network.dropout import Draw
+from alexnet2012.network.dropout import DropoutKey
 from alexnet2012.network.exchange import Exchange, InProcess
 from alexnet2012.network.tower import Tower
 from alexnet2012.recipe import LAYERS, Recipe, paper_recipe
@@ -59,7 +59,7 @@ class AlexNet(nn.Module):
         return self.recipe.layers
 
     def classes_of(self, tower: int) -> int:
-        """Classes in ``tower``'s part of fc8."""
+        """Classes in ``tower``'s slice of fc8."""
         return classes_of(self.classes, self.recipe.towers, tower)
 
     def place(self, devices: Sequence[torch.device | str]) -> AlexNet:
@@ -87,16 +87,18 @@ class AlexNet(nn.Module):
         (N, 256, 13, 13), conv3 and conv4 (N, 384, 13, 13), conv5 (N, 256, 6, 6), fc6 and fc7 (N, 4096), fc8 the
         logits.
         """
-        draw = self.next_draw(step, first_row) if self.training else None
+        key = self.next_key(step, first_row) if self.training else None
         outputs = self.padded(images)
         run, features = self.exchange.run, {}
         for layer in self.recipe.layers:
-            if self.recipe.meets(layer):
-                outputs = self.exchange.meet(outputs, layer)
-            outputs = [run(tower, layer, x, draw) for tower, x in zip(self.held, outputs, strict=True)]
+            if self.recipe.reads_both_towers(layer):
+                outputs = self.exchange.gather_channels(outputs, layer)
+            outputs = [run(tower, layer, x, key) for tower, x in zip(self.held, outputs, strict=True)]
             if return_features and layer != "fc8":
-                features[layer] = self.exchange.join(outputs, layer, self.recipe.towers * self.recipe.outputs(layer))
-        logits = self.exchange.join(outputs, "fc8", self.classes)
+                features[layer] = self.exchange.gather_logits(
+                    outputs, layer, self.recipe.towers * self.recipe.outputs(layer)
+                )
+        logits = self.exchange.gather_logits(outputs, "fc8", self.classes)
         return (logits, {**features, "fc8": logits}) if return_features else logits
 
     def padded(self, images: Tensor) -> list[Tensor]:
@@ -105,11 +107,11 @@ class AlexNet(nn.Module):
         copies = {d: F.pad(images.to(d, non_blocking=True), (0, edge, 0, edge)) for d in dict.fromkeys(devices)}
         return [copies[device] for device in devices]
 
-    def next_draw(self, step: int | Tensor | None, first_row: int) -> Draw:
+    def next_key(self, step: int | Tensor | None, first_row: int) -> DropoutKey:
         if step is None:
             step = self.passes
             self.passes += 1
-        return Draw(self.seed, step, first_row)
+        return DropoutKey(self.seed, step, first_row)
 
     @torch.no_grad()
     def draw_weights(self) -> None:
@@ -118,19 +120,18 @@ class AlexNet(nn.Module):
         Each layer has a stream of its own, so no layout, and no change of another layer, moves it.
         """
         for layer in self.recipe.layers:
-            place = LAYERS.index(layer)
-            generator = np.random.Generator(philox(Purpose.WEIGHTS, self.seed, place))
-            for index in range(self.recipe.towers):
-                shape = self.weight_shape(layer, index)
-                drawn = generator.standard_normal(shape, dtype=np.float32)
-                if (tower := self.towers[index]) is not None:
+            index = LAYERS.index(layer)
+            generator = np.random.Generator(philox(Purpose.WEIGHTS, self.seed, index))
+            for t, tower in enumerate(self.towers):
+                drawn = generator.standard_normal(self.weight_shape(layer, t), dtype=np.float32)
+                if tower is not None:
                     getattr(tower, layer).weight.copy_(torch.from_numpy(drawn) * self.recipe.initial_std(layer))
-                    getattr(tower, layer).bias.fill_(self.recipe.biases[place])
+                    getattr(tower, layer).bias.fill_(self.recipe.biases[index])
 
-    def weight_shape(self, layer: str, index: int) -> tuple[int, ...]:
-        """Shape of ``layer``'s weights in tower ``index``, whichever process holds it."""
+    def weight_shape(self, layer: str, tower: int) -> tuple[int, ...]:
+        """Shape of ``layer``'s weights in ``tower``, whichever process holds it."""
         inputs = getattr(self.held[0], layer).weight.shape[1:]
-        return (self.classes_of(index) if layer == "fc8" else self.recipe.outputs(layer), *inputs)
+        return (self.classes_of(tower) if layer == "fc8" else self.recipe.outputs(layer), *inputs)
 
 
 def classes_of(classes: int, towers: int, tower: int) -> int:

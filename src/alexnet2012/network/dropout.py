@@ -17,7 +17,7 @@ from alexnet2012.recipe import LAYERS
 WORD_MASK = 0xFFFFFFFF
 
 
-class Draw(NamedTuple):
+class DropoutKey(NamedTuple):
     """Which masks a training pass uses: the run's seed, the step, and where its rows stand in the global batch."""
 
     seed: int
@@ -39,12 +39,14 @@ def keys(seed: int, tower: int, layer: str) -> tuple[int, int]:
     return drawn & WORD_MASK, drawn >> 32
 
 
-def dropout_mask(draw: Draw, tower: int, layer: str, size: torch.Size, share: float, device: torch.device) -> Tensor:
+def dropout_mask(
+    key: DropoutKey, tower: int, layer: str, size: torch.Size, share: float, device: torch.device
+) -> Tensor:
     """Boolean of ``size`` (rows, units): False for the ``share`` of units that are dropped."""
     rows, units = size
-    step = draw.step.to(device, non_blocking=True) if isinstance(draw.step, Tensor) else draw.step
-    first, second = keys(draw.seed, tower, layer)
-    key = mix(mix(first ^ step) ^ second)
-    row = torch.arange(draw.first_row, draw.first_row + rows, device=device)[:, None]
+    step = key.step.to(device, non_blocking=True) if isinstance(key.step, Tensor) else key.step
+    first, second = keys(key.seed, tower, layer)
+    at_step = mix(mix(first ^ step) ^ second)
+    row = torch.arange(key.first_row, key.first_row + rows, device=device)[:, None]
     unit = torch.arange(units, device=device)
-    return mix(mix(key ^ row) ^ second ^ unit) >= int(share * 2**32)
+    return mix(mix(at_step ^ row) ^ second ^ unit) >= int(share * 2**32)

@@ -42,7 +42,7 @@ def describe(recipe: Recipe, classes: int = 1000) -> list[LayerNumbers]:
     layers = list(observed.layers.values())
     if recipe.towers > 1:
         for before, layer in itertools.pairwise(layers):
-            layer.crossing = torch.Size(before.shapes[-1]).numel() if recipe.meets(layer.layer) else 0
+            layer.crossing = torch.Size(before.shapes[-1]).numel() if recipe.reads_both_towers(layer.layer) else 0
         (half,) = layers[-1].shapes[0]
         layers.append(LayerNumbers("logits", ((classes,),), crossing=half))
     return layers

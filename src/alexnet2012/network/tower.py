@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet2012.network.dropout import Draw, dropout_mask
+from alexnet2012.network.dropout import DropoutKey, dropout_mask
 from alexnet2012.network.lrn.layer import InMapResponseNorm, LocalResponseNorm
 from alexnet2012.recipe import CONVOLUTIONS, LAYERS, POOLED, Recipe
 
@@ -16,8 +16,8 @@ POOLED_SIZE = 6  # pixels: 224 -> conv1 55 -> 27 -> 13 -> 6
 class Tower(nn.Module):
     """Tower ``index`` of the net: its own kernels and neurons, none of the other's.
 
-    ``classes`` is this tower's share of them. ``forward`` runs one layer, so that whoever holds the towers decides
-    what each layer reads: this tower's own output, or both towers' where they meet.
+    ``classes`` counts those that this tower's fc8 computes. ``forward`` runs one layer, so that the caller decides
+    what each layer reads: this tower's own output, or the channels of both towers.
     """
 
     conv1: nn.Conv2d
@@ -32,19 +32,18 @@ class Tower(nn.Module):
     def __init__(self, recipe: Recipe, index: int, classes: int) -> None:
         super().__init__()
         self.recipe, self.index = recipe, index
-        values = 3
+        out_channels = 3
         for layer in recipe.layers:
-            reads = values * recipe.towers if recipe.meets(layer) else values
-            values = classes if layer == "fc8" else recipe.outputs(layer)
+            in_channels = out_channels * recipe.towers if recipe.reads_both_towers(layer) else out_channels
+            out_channels = classes if layer == "fc8" else recipe.outputs(layer)
             if layer in CONVOLUTIONS:
-                place = LAYERS.index(layer)
+                i = LAYERS.index(layer)
                 stride = recipe.conv1_stride if layer == "conv1" else 1
-                self.add_module(
-                    layer, nn.Conv2d(reads, values, recipe.kernel_sizes[place], stride, recipe.paddings[place])
-                )
+                convolution = nn.Conv2d(in_channels, out_channels, recipe.kernel_sizes[i], stride, recipe.paddings[i])
+                self.add_module(layer, convolution)
             else:
                 pixels = POOLED_SIZE**2 if layer == "fc6" else 1
-                self.add_module(layer, nn.Linear(reads * pixels, values))
+                self.add_module(layer, nn.Linear(in_channels * pixels, out_channels))
         alpha = recipe.lrn_alpha / recipe.lrn_size if recipe.lrn_mean else recipe.lrn_alpha
         self.lrn = LocalResponseNorm(recipe.lrn_size, alpha, recipe.lrn_beta, recipe.lrn_k)
         in_map_alpha = recipe.in_map_alpha / recipe.in_map_size**2
@@ -56,17 +55,17 @@ class Tower(nn.Module):
         """Where this tower lives."""
         return self.conv1.weight.device
 
-    def forward(self, layer: str, x: Tensor, draw: Draw | None = None) -> Tensor:
+    def forward(self, layer: str, x: Tensor, key: DropoutKey | None = None) -> Tensor:
         """A layer, what follows it, and the pools of the layers left out behind it, so that fc6 always reads 6x6.
 
-        ``draw`` picks the dropout masks of a training pass; None is a test pass.
+        ``key`` picks the dropout masks of a training pass; None is a test pass.
         """
-        x = self.row(layer, x, draw)
+        x = self.layer_output(layer, x, key)
         for left_out in self.recipe.left_out_behind(layer):
             x = self.pool(x) if left_out in POOLED else x
         return x
 
-    def row(self, layer: str, x: Tensor, draw: Draw | None) -> Tensor:
+    def layer_output(self, layer: str, x: Tensor, key: DropoutKey | None) -> Tensor:
         """One row of the paper's table. Shapes are of the full width, per tower."""
         match layer:
             case "conv1":
@@ -80,9 +79,9 @@ class Tower(nn.Module):
             case "conv5":
                 return self.pool(self.activation(self.conv5(x)))  # 192x13x13 -> 128x13x13 -> 128x6x6
             case "fc6":
-                return self.dropout(self.activation(self.fc6(x.flatten(1))), layer, draw)  # 256x6x6 = 9216 -> 2048
+                return self.dropout(self.activation(self.fc6(x.flatten(1))), layer, key)  # 256x6x6 = 9216 -> 2048
             case "fc7":
-                return self.dropout(self.activation(self.fc7(x)), layer, draw)  # 4096 -> 2048
+                return self.dropout(self.activation(self.fc7(x)), layer, key)  # 4096 -> 2048
             case "fc8":
                 return self.fc8(x)  # 4096 -> 500
         raise ValueError(f"no layer {layer!r}")
@@ -91,16 +90,16 @@ class Tower(nn.Module):
         """ReLU, LRN, pool (P §3.3, §3.4, §3.5); the authors' records put the ReLU last (S layers-145)."""
         if self.recipe.lrn1_before_relu:
             return self.activation(self.pool(self.lrn(x) if self.recipe.lrn else x))
-        return self.pool(self.activate_and_normalise(x))
+        return self.pool(self.activate_and_normalize(x))
 
     def after_conv2(self, x: Tensor) -> Tensor:
         """ReLU, LRN, pool; the authors' records normalise once more, inside each map (S layers-145)."""
-        x = self.activate_and_normalise(x)
+        x = self.activate_and_normalize(x)
         if self.recipe.in_map_norm and self.recipe.lrn:
             x = self.in_map(x)
         return self.pool(x)
 
-    def activate_and_normalise(self, x: Tensor) -> Tensor:
+    def activate_and_normalize(self, x: Tensor) -> Tensor:
         """The activation, then LRN; ReLU and LRN in one pass over memory."""
         if not self.recipe.lrn:
             return self.activation(x)
@@ -110,11 +109,11 @@ class Tower(nn.Module):
         """Overlapping max-pooling (P §3.4)."""
         return F.max_pool2d(x, self.recipe.pool_size, self.recipe.pool_stride, ceil_mode=self.recipe.pool_rounds_up)
 
-    def dropout(self, x: Tensor, layer: str, draw: Draw | None) -> Tensor:
+    def dropout(self, x: Tensor, layer: str, key: DropoutKey | None) -> Tensor:
         """Training drops without rescaling; testing multiplies by the share that is kept (P §4.2)."""
         share = self.recipe.dropout
         if share == 0:
             return x
-        if draw is None:
+        if key is None:
             return x * (1 - share)
-        return x * dropout_mask(draw, self.index, layer, x.shape, share, x.device)
+        return x * dropout_mask(key, self.index, layer, x.shape, share, x.device)

@@ -18,8 +18,10 @@ def table(members: Sequence[Path], assessment: Assessment) -> list[str]:
     both = f"{len(members)} averaged, " if len(members) > 1 else ""
     rows: list[tuple[str, int, int, ErrorRates]] = []
     if both:
-        rows += [(f"{path}, {views(crops)}", 1, crops, r) for path, r in zip(members, assessment.each, strict=True)]
-    rows += [(both + views(of), len(members), of, together[of]) for of in sorted(together)]
+        rows += [
+            (f"{path}, {crops_label(crops)}", 1, crops, r) for path, r in zip(members, assessment.each, strict=True)
+        ]
+    rows += [(both + crops_label(of), len(members), of, together[of]) for of in sorted(together)]
     width = max(len(name) for name, *_ in rows)
     beside = is_ilsvrc_2012(assessment)
     lines = [f"{'':{width}}  top-1 %  top-5 %    nats{'   2012: top-1, top-5, nats' * beside}"]
@@ -30,7 +32,7 @@ def table(members: Sequence[Path], assessment: Assessment) -> list[str]:
     return lines + ["#145 is the authors' own net, which --recipe source follows"] * beside
 
 
-def views(crops: int) -> str:
+def crops_label(crops: int) -> str:
     return "centre crop" if crops == 1 else "ten crops"
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from alexnet2012.core.errors import InputError
-from alexnet2012.data import Dataset, TrainingPlan, finish, open_loader
-from alexnet2012.distributed.layout import Layout, PendingRows, raise_together, reduce, share
+from alexnet2012.data import Dataset, TrainingPlan, normalize, open_loader
+from alexnet2012.distributed.collectives import PendingRows, raise_together, rank_slice, reduce
+from alexnet2012.distributed.layout import Layout
 from alexnet2012.training.settings import Settings
 
 
@@ -45,7 +46,7 @@ class TrainingBatches:
 
     def own(self, step: int) -> slice:
         """Rows of ``step``'s batch that this rank decodes."""
-        return share(self.plan.rows(step), self.layout.rank, self.layout.processes)
+        return rank_slice(self.plan.rows(step), self.layout.rank, self.layout.processes)
 
     def send(self, decoded: Iterator[tuple[Tensor, Tensor]], step: int) -> list[PendingRows]:
         """Begin the pair's gather of ``step``'s batch; blank images take the place of what cannot be read."""
@@ -62,9 +63,9 @@ class TrainingBatches:
 
     def ready(self, step: int, images: PendingRows, labels: PendingRows) -> tuple[Tensor, Tensor]:
         device = self.layout.devices[0]
-        replica = share(self.plan.rows(step), self.layout.replica, self.layout.replicas)
-        views = self.plan.augmentations(step, replica.start, replica.stop)
-        pixels = finish(images.wait().to(device, non_blocking=True), views, self.mean, self.recipe)
+        replica = rank_slice(self.plan.rows(step), self.layout.replica, self.layout.replicas)
+        augmentations = self.plan.augmentations(step, replica.start, replica.stop)
+        pixels = normalize(images.wait().to(device, non_blocking=True), augmentations, self.mean, self.recipe)
         return pixels, labels.wait().to(device, non_blocking=True)
 
     def skipped(self) -> int:

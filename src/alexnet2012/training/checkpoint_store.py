@@ -14,7 +14,8 @@ from torch import Tensor
 
 from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.core.errors import InputError
-from alexnet2012.distributed.layout import Layout, collect
+from alexnet2012.distributed.collectives import collect
+from alexnet2012.distributed.layout import Layout
 from alexnet2012.evaluation import checkpoint
 from alexnet2012.network import AlexNet
 from alexnet2012.training.optimizer import PaperSGD

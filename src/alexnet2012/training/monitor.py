@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet2012.distributed.layout import Layout, reduce
+from alexnet2012.distributed.collectives import reduce
+from alexnet2012.distributed.layout import Layout
 from alexnet2012.evaluation.evaluate import evaluating
 from alexnet2012.network import AlexNet
 from alexnet2012.training.optimizer import PaperSGD

@@ -22,15 +22,8 @@ from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import Damaged, is_file
 from alexnet2012.data import Dataset, Statistics, Sums, hold_out, measure, open_dataset, steps_per_epoch
 from alexnet2012.data.pixels import SIDE
-from alexnet2012.distributed.layout import (
-    Layout,
-    broadcast_from_main,
-    gather,
-    naming_lost_ranks,
-    open_layout,
-    raise_together,
-    share,
-)
+from alexnet2012.distributed.collectives import broadcast_from_main, gather, raise_together, rank_slice
+from alexnet2012.distributed.layout import Layout, naming_lost_ranks, open_layout
 from alexnet2012.evaluation import checkpoint
 from alexnet2012.network.build import parameter_shapes
 from alexnet2012.network.lrn.layer import lrn_kernel
@@ -232,7 +225,7 @@ def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirector
         return dataset.statistics
     kept = broadcast_from_main(layout, lambda: measured_on(directory.statistics, len(dataset)))
     if not kept:
-        own = share(len(dataset), layout.rank, layout.processes)
+        own = rank_slice(len(dataset), layout.rank, layout.processes)
         with Progress(disable=not layout.is_main) as bar:
             task = bar.add_task("mean image and colours of the training set", total=own.stop - own.start)
             sums = measure(dataset, own.start, own.stop, lambda done: bar.advance(task, done), settings.workers, side)

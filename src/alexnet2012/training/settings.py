@@ -28,8 +28,8 @@ class Settings:
     max_steps: int | None = None  # absolute: stop after this step of the run
     loader: str = "dali"
     workers: int = 2  # threads that decode, a process
-    threads: int | None = None  # of the CPU that compute, a process; None: as distributed.usual_threads says
-    placement: str | None = None  # "split" or "together"; None: as distributed.usual_placement says
+    threads: int | None = None  # of the CPU that compute, a process; None: as distributed.default_threads says
+    placement: str | None = None  # "split" or "together"; None: as distributed.default_placement says
     checkpoint_every: int | None = None  # steps
     keep: int = 3  # checkpoints, beside the best and one before each drop of the rate
     time_limit: float | None = None  # minutes: stop at the next step's edge

@@ -17,7 +17,8 @@ from torch import Tensor
 from alexnet2012.core.errors import Diverged, InputError
 from alexnet2012.core.random_streams import STREAMS
 from alexnet2012.data import Dataset, TrainingPlan
-from alexnet2012.distributed.layout import Layout, PendingMean, allow_tf32, raise_together, reduce, share
+from alexnet2012.distributed.collectives import PendingMean, raise_together, rank_slice, reduce
+from alexnet2012.distributed.layout import Layout, allow_tf32
 from alexnet2012.evaluation import checkpoint, evaluate
 from alexnet2012.network.build import build_net, compile_net, naming_failed_compilation
 from alexnet2012.network.exchange import exchange_between
@@ -40,7 +41,7 @@ class Outcome:
     """What step ``step`` (from 1) gave."""
 
     step: int
-    rate: float  # of the weights
+    learning_rate: float  # of the weights
     images: Tensor
     means: PendingMean  # over all ranks: loss, top-1 error (0..1), share of ranks asked to stop, of ranks out of data
     broken: PendingMean  # over all ranks, by layer: above 0 where the gradient is not finite
@@ -171,7 +172,7 @@ class Trainer:
         broken = PendingMean(self.layout, broken_layers(self.net, self.layout, lambda weight: weight.grad))
         self.update(means.mean[0], broken.mean)
         reported = self.due(self.settings.log_every) or self.step == self.last_step
-        return Outcome(self.step, self.rate(), images, means, broken, self.clock.read() if reported else None)
+        return Outcome(self.step, self.learning_rate(), images, means, broken, self.clock.read() if reported else None)
 
     def of_global_batch(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and top-1 error (0..1) of this replica's rows, whose mean over the replicas is that over all rows.
@@ -199,13 +200,13 @@ class Trainer:
             return contextlib.nullcontext()
         return torch.autocast(self.layout.devices[0].type, torch.bfloat16)
 
-    def rate(self) -> float:
+    def learning_rate(self) -> float:
         """The rate of the weights behind conv1."""
         return next(group["lr"] for group in self.optimizer.param_groups if group["name"] == "weights")
 
     def first_row(self, step: int) -> int:
         """Where this replica's rows stand in the global batch of ``step`` (from 0)."""
-        return share(self.plan.rows(step), self.layout.replica, self.layout.replicas).start
+        return rank_slice(self.plan.rows(step), self.layout.replica, self.layout.replicas).start
 
     def read_metrics(self, outcome: Outcome) -> tuple[bool, bool]:
         """Read a step: report it if due; whether a rank was asked to stop, and whether one has no next images.
@@ -213,13 +214,13 @@ class Trainer:
         Raises Diverged on every rank when the loss, or the gradient of the step before, is not finite.
         """
         self.refuse_broken_gradient()
-        self.unread = outcome.step, outcome.rate, outcome.broken
+        self.unread = outcome.step, outcome.learning_rate, outcome.broken
         loss, wrong, stop, out_of_data = outcome.means.read()
         if not math.isfinite(loss):
             seen = explain_divergence(
                 self.net, outcome.images, outcome.step - 1, self.first_row(outcome.step - 1), self.layout
             )
-            self.raise_diverged(outcome.step, f"the loss is {loss} at rate {outcome.rate:g}; {seen}")
+            self.raise_diverged(outcome.step, f"the loss is {loss} at learning rate {outcome.learning_rate:g}; {seen}")
         self.epoch_means.add(self.plan.rows(outcome.step - 1), loss, wrong)
         if outcome.pace:
             self.report(outcome, outcome.pace, loss, wrong)
@@ -231,9 +232,11 @@ class Trainer:
         """Raises Diverged, on every rank, if the gradient of the last step was not finite."""
         if self.unread is None:
             return
-        step, rate, broken = self.unread
+        step, learning_rate, broken = self.unread
         if layers := list(compress(self.net.layers, broken.read())):
-            self.raise_diverged(step, f"the gradient is not finite from {layers[-1]} backward, at rate {rate:g}")
+            self.raise_diverged(
+                step, f"the gradient is not finite from {layers[-1]} backward, at learning rate {learning_rate:g}"
+            )
 
     def refuse_broken_net(self) -> None:
         """Raises Diverged, on every rank, if the last gradient, a weight or a velocity is not finite."""
@@ -266,7 +269,7 @@ class Trainer:
             "epoch": self.epoch(outcome.step),
             "loss": loss,
             "batch_top1_error": 100 * wrong,
-            "lr": outcome.rate,
+            "lr": outcome.learning_rate,
             "images_per_second": pace.images_per_second,
             "data_wait": pace.data_wait,
         }

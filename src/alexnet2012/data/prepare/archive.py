@@ -49,24 +49,28 @@ def members(file: BinaryIO, path: Path, start: int = 0, stop: int | None = None)
         file.seek(place)
         return file.read(length)
 
-    place, told = start, dict[str, str]()
+    place, extended = start, dict[str, str]()
     while (block := read(place, BLOCK)) != bytes(BLOCK):
         header = place
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             extension = info.type in EXTENSIONS
-            length = info.size if extension else 0 if info.type in WITHOUT_DATA else int(told.get("size", info.size))
+            length = (
+                info.size if extension else 0 if info.type in WITHOUT_DATA else int(extended.get("size", info.size))
+            )
             place += BLOCK + -(-length // BLOCK) * BLOCK
             if length < 0 or place > stop or (extension and length > EXTENSION):
                 raise damaged(header)
             if extension:
-                told |= _tell_of_next(info.type, read(header + BLOCK, length))
+                extended |= _tell_of_next(info.type, read(header + BLOCK, length))
                 continue
         except (tarfile.HeaderError, ValueError) as error:
             raise damaged(header) from error
         if info.type != tarfile.DIRTYPE:
-            yield Member(PurePosixPath(told.get("path", info.name)), header + BLOCK, length, _odd(info.type, told))
-        told = {}
+            yield Member(
+                PurePosixPath(extended.get("path", info.name)), header + BLOCK, length, _odd(info.type, extended)
+            )
+        extended = {}
     if any(read(place, min(PADDING, stop - place))):
         raise Damaged(path, f"continues past its end at byte {place}", "two archives in one file, or a damaged one")
 
@@ -75,20 +79,20 @@ def _tell_of_next(kind: bytes, content: bytes) -> dict[str, str]:
     """``path`` and ``size`` of the next member, if this header gives them. Raises ValueError for a malformed one."""
     if kind == tarfile.GNUTYPE_LONGNAME:
         return {"path": os.fsdecode(content.partition(b"\0")[0])}
-    told = {}
+    extended = {}
     while content:  # "length key=value\n", the length being the record's own
         length = int(content.partition(b" ")[0])
         if not 0 < length <= len(content):
             raise ValueError
         key, _, value = content[:length].partition(b" ")[2].removesuffix(b"\n").partition(b"=")
-        told[os.fsdecode(key)] = os.fsdecode(value)
+        extended[os.fsdecode(key)] = os.fsdecode(value)
         content = content[length:]
-    return told if kind == tarfile.XHDTYPE else {}
+    return extended if kind == tarfile.XHDTYPE else {}
 
 
-def _odd(kind: bytes, told: dict[str, str]) -> str:
+def _odd(kind: bytes, extended: dict[str, str]) -> str:
     if kind in LINKS:
         return "a link"
-    if kind not in FILES or any(key.startswith("GNU.sparse") for key in told):
+    if kind not in FILES or any(key.startswith("GNU.sparse") for key in extended):
         return f"neither a file nor a directory (type {kind.decode('latin1')!r})"
     return ""

@@ -107,7 +107,7 @@ def prepare(
 ) -> dict[str, Any]:
     """Make the prepared set of ``source`` in ``directory``, or go on making it; returns its manifest.
 
-    ``progress`` is told how many images are done. Raises InputError for an unreadable image (unless it is to be
+    ``progress`` is called with how many images are done. Raises InputError for an unreadable image (unless it is to be
     skipped), a full disk, or a directory that holds anything else.
     """
     description = describe(source, settings)

@@ -60,9 +60,9 @@ class StoredImage(NamedTuple):
 def verify(
     source: Source, directory: Path, workers: int, progress: Callable[[int], object]
 ) -> tuple[list[Check], list[str]]:
-    """Hold the prepared set against ``source``: (checks, problems by name). ``progress`` is told the images read.
+    """Compare the prepared set with ``source``: (checks, problems by name).
 
-    Raises InputError when the set cannot even be opened.
+    ``progress`` is called with the number of images read. Raises InputError when the set cannot even be opened.
     """
     settings = read_manifest(directory)["settings"]
     chosen = Settings(**{setting.name: settings[setting.name] for setting in fields(Settings)})

@@ -26,7 +26,7 @@ def run(
 ) -> Iterator[tuple[Task, Result]]:
     """Yield ``(task, work(task))`` as tasks finish, in any order.
 
-    ``progress`` is told, twice a second, how many images have been counted by ``count_image``. The first exception of a
+    ``progress`` is called twice a second with how many images ``count_image`` has counted. The first exception of a
     task ends the work: tasks begun are finished first. Raises InputError when a worker is killed.
     """
     context = multiprocessing.get_context(START)

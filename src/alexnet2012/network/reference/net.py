@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet2012.core.random_streams import Purpose, torch_seed
-from alexnet2012.network.dropout import Draw, dropout_mask
+from alexnet2012.network.dropout import DropoutKey, dropout_mask
 from alexnet2012.network.reference import cuda_convnet, d2l, lenet, torchvision
 from alexnet2012.recipe import Recipe
 
@@ -93,26 +93,26 @@ class ReferenceNet(nn.Module):
         self, images: Tensor, step: int | Tensor | None = None, first_row: int = 0, return_features: bool = False
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """As ``AlexNet.forward``."""
-        draw = self.next_draw(step, first_row) if self.training else None
+        key = self.next_key(step, first_row) if self.training else None
         x, layer, features = images.to(self.device), "", {}
         for name, module in self.named_children():
-            x = drop(x, draw, layer, module.p) if isinstance(module, nn.Dropout) else module(x)
+            x = drop(x, key, layer, module.p) if isinstance(module, nn.Dropout) else module(x)
             layer = name if name in self.layers else layer
             features[layer] = x
         return (x, features) if return_features else x
 
-    def next_draw(self, step: int | Tensor | None, first_row: int) -> Draw:
+    def next_key(self, step: int | Tensor | None, first_row: int) -> DropoutKey:
         if step is None:
             step = self.passes
             self.passes += 1
-        return Draw(self.seed, step, first_row)
+        return DropoutKey(self.seed, step, first_row)
 
 
-def drop(x: Tensor, draw: Draw | None, layer: str, share: float) -> Tensor:
+def drop(x: Tensor, key: DropoutKey | None, layer: str, share: float) -> Tensor:
     """Dropout of (rows, units) behind ``layer``, rescaled in training; the masks are those of the 2012 net.
 
     ``nn.Dropout`` draws its masks from a stream that neither layouts nor resumed runs share.
     """
-    if draw is None:
+    if key is None:
         return x
-    return x * dropout_mask(draw, 0, layer, x.shape, share, x.device) / (1 - share)
+    return x * dropout_mask(key, 0, layer, x.shape, share, x.device) / (1 - share)

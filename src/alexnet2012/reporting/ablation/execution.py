@@ -17,7 +17,7 @@ import torch
 
 from alexnet2012.core.errors import Failure
 from alexnet2012.core.threads import cores
-from alexnet2012.distributed.layout import share
+from alexnet2012.distributed.collectives import rank_slice
 from alexnet2012.reporting.ablation.study import Planned
 
 Command = Sequence[str]
@@ -43,7 +43,7 @@ def slots(jobs: int) -> list[Slot]:
 
 
 def part(things: list[T], index: int, parts: int) -> list[T]:
-    return things[share(len(things), index, parts)] or [things[index % len(things)]]
+    return things[rank_slice(len(things), index, parts)] or [things[index % len(things)]]
 
 
 class Execution:

@@ -52,7 +52,7 @@ def neighbours(
 ) -> dict[str, Figure]:
     """P figure 4 right: for five images spread over ``val``, the six nearest of ``train``.
 
-    fc7 of ``train`` is kept in ``directory``. ``progress`` is told the number of images just passed.
+    fc7 of ``train`` is kept in ``directory``. ``progress`` is called with the number of images just passed.
     """
     device, queries = net.held[0].device, spread(val, QUERIES)
     images = [load(queries, index, net.recipe.image_size)[0] for index in range(len(queries))]
