@@ -22,6 +22,7 @@ from alexnet2012.network.summary import describe
 from alexnet2012.recipe import MIDDLE, VARIANTS, Recipe, paper_recipe, source_recipe
 from alexnet2012.reporting.layer_table import layer_table
 from alexnet2012.training import Settings, run
+from alexnet2012.training.schedule import SCHEDULES
 from alexnet2012.training.trainer import Trainer
 
 IMAGENET_CLASSES = 1000
@@ -38,7 +39,7 @@ def flags() -> Parser:
     add("--batch-size", type=int, help="images a step over all processes (default: the recipe's)")
     add("--lr", type=float, help="rate of the weights (default: the recipe's)")
     add("--weight-decay", type=float, help="of every layer (default: the recipe's)")
-    add("--schedule", help="steps, plateau or constant (default: steps, or that of --net)")
+    add("--schedule", help=f"{', '.join(SCHEDULES)} (default: steps, or that of --net)")
     add("--seed", type=int, default=0)
     add("--width", type=float, default=1.0, help="multiplies kernels and neurons")
     add("--max-steps", type=int, help="stop after this step of the run")

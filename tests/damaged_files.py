@@ -59,7 +59,7 @@ from alexnet2012.training.checkpoint_store import CheckpointStore, restore_net
 from alexnet2012.training.optimizer import parameter_groups
 from alexnet2012.training.run import training_statistics
 from alexnet2012.training.run_directory import RunDirectory
-from alexnet2012.training.schedule import Schedule
+from alexnet2012.training.schedule import Plateau
 from alexnet2012.training.settings import Settings as TrainingSettings
 
 MEMORY, CPU_SECONDS, SECONDS = 2**30, 10, 20  # that a reader may take beyond what the process has
@@ -242,12 +242,14 @@ def read_resumed(directory: Path, path: Path) -> Any:
     net = AlexNet(RECIPE, 3)
     optimizer = PaperSGD(parameter_groups(net, RECIPE), 0.01)
     restore_net(net, optimizer, saved)
-    schedule = Schedule("plateau", optimizer, RECIPE, 100)
-    schedule.load_state_dict(saved["schedule"])
-    schedule.before_step(saved["step"])
-    schedule.after_epoch(min(50.0, saved["best_top1_error"]))
+    schedule = Plateau(RECIPE, 100)
+    if not schedule.state.keys() <= saved["schedule"].keys():
+        raise InputError(f"{newest}: of another schedule")
+    schedule.state.update(saved["schedule"])
+    schedule.observe(min(50.0, saved["best_top1_error"]))
+    assert schedule.factor("weights", saved["step"]) > 0
     velocities = {name: optimizer.velocity(weight) for name, weight in net.named_parameters()}
-    return vars(statistics), dict(net.named_parameters()), velocities, schedule.state_dict()
+    return vars(statistics), dict(net.named_parameters()), velocities, schedule.state
 
 
 def resumable(read: Any) -> bool:

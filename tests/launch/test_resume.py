@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import time
@@ -271,6 +272,25 @@ def pieces(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_in_pieces_is_the_run_in_one(pieces: Path, one_process: Path) -> None:
     assert_same_to_the_bit(pieces, one_process)
+
+
+def test_a_cosine_in_pieces_is_the_one_in_one(tree: Path, tmp_path: Path) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    for out, steps in ((whole, 4), (run, 2), (run, 4)):
+        flags = ("--schedule", "cosine", "--data", tree, "--out", out, "--max-steps", steps)
+        assert here(TRAIN, *SMALL, *flags).code == 0
+    assert_same_to_the_bit(run, whole)
+    steps = 24  # four epochs of six
+    expected = [0.001 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(4)]
+    assert [row["lr"] for row in rows(run)] == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_checkpoint_without_the_schedules_state_is_refused(one_process: Path, tree: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(one_process, tmp_path / "run")
+    edit_config(run, lambda config: config["settings"].update(schedule="plateau"))
+    edit_checkpoints(run, lambda saved: saved["schedule"].pop("best", None))
+    ended = here(TRAIN, *SMALL, "--schedule", "plateau", "--data", tree, "--out", run)
+    assert_refused(ended, run / "checkpoints" / "step-000000020.pt", "its schedule has no best")
 
 
 def test_an_epoch_tells_the_means_of_its_steps(one_process: Path) -> None:

@@ -5,33 +5,23 @@ from __future__ import annotations
 from math import inf, nan
 
 import pytest
-import torch
-from torch import nn
 
 from alexnet2012 import paper_recipe, source_recipe
 from alexnet2012.core.errors import InputError
 from alexnet2012.recipe import Recipe
-from alexnet2012.training import PaperSGD, Settings
-from alexnet2012.training.schedule import Schedule
+from alexnet2012.training import Settings
+from alexnet2012.training.schedule import SCHEDULES, Schedule
 
 GROUPS = ("conv1 weights", "conv1 biases", "weights", "biases")
 
 
 def make(kind: str, recipe: Recipe, steps: int) -> Schedule:
-    groups = [
-        {
-            "name": name,
-            "params": [nn.Parameter(torch.zeros(1))],
-            "lr": recipe.bias_lr if name.endswith("biases") else recipe.lr,
-        }
-        for name in GROUPS
-    ]
-    return Schedule(kind, PaperSGD(groups, recipe.lr), recipe, steps)
+    return SCHEDULES[kind](recipe, steps)
 
 
 def rates(schedule: Schedule, step: int) -> dict[str, float]:
-    schedule.before_step(step)
-    return {group["name"]: pytest.approx(group["lr"], rel=1e-12) for group in schedule.optimizer.param_groups}
+    lr = {name: schedule.recipe.bias_lr if name.endswith("biases") else schedule.recipe.lr for name in GROUPS}
+    return {name: pytest.approx(lr[name] * schedule.factor(name, step), rel=1e-12) for name in GROUPS}
 
 
 @pytest.mark.parametrize("epochs", [90, 4, 1])
@@ -70,9 +60,8 @@ def follow(schedule: Schedule, errors: list[float]) -> list[float]:
     """The weights' rate in the epoch after each validation error."""
     seen = []
     for error in errors:
-        schedule.after_epoch(error)
-        schedule.before_step(0)
-        seen.append(round(schedule.optimizer.param_groups[2]["lr"], 12))
+        schedule.observe(error)
+        seen.append(round(schedule.recipe.lr * schedule.factor("weights", 0), 12))
     return seen
 
 
@@ -106,13 +95,22 @@ def test_plateau_goes_on_from_its_state_as_if_never_stopped(stop: int) -> None:
     whole = follow(make("plateau", recipe, 90), errors)
     first, second = make("plateau", recipe, 90), make("plateau", recipe, 90)
     follow(first, errors[:stop])
-    second.load_state_dict(first.state_dict())
+    second.state.update(first.state)
     assert follow(second, errors[stop:]) == whole[stop:]
     assert len(set(whole)) == 3
 
 
 def test_a_state_before_the_first_validation() -> None:
-    assert make("plateau", paper_recipe(), 90).state_dict()["best"] == inf
+    assert make("plateau", paper_recipe(), 90).state["best"] == inf
+
+
+def test_a_cosine_falls_by_half_at_half_of_all_steps_and_holds_the_sources_biases() -> None:
+    schedule = make("cosine", source_recipe(), 91)
+    assert rates(schedule, 0)["weights"] == rates(schedule, 0)["conv1 weights"] == 0.01
+    assert make("cosine", paper_recipe(), 90).factor("weights", 45) == pytest.approx(0.5)
+    factors = [schedule.factor("weights", step) for step in range(91)]
+    assert factors == sorted(factors, reverse=True) and 0 < factors[-1] < 0.001
+    assert {schedule.factor(group, 90) for group in GROUPS if group.endswith("biases")} == {1.0}
 
 
 def test_warm_up_raises_the_rate_in_equal_steps() -> None:
@@ -122,5 +120,5 @@ def test_warm_up_raises_the_rate_in_equal_steps() -> None:
 
 
 def test_an_unknown_schedule_is_refused() -> None:
-    with pytest.raises(InputError, match="--schedule cosine: must be one of steps, plateau, constant"):
-        Settings(data="sample", recipe=paper_recipe(), schedule="cosine")
+    with pytest.raises(InputError, match="--schedule never: must be one of steps, plateau, constant, cosine"):
+        Settings(data="sample", recipe=paper_recipe(), schedule="never")

@@ -33,7 +33,7 @@ FORM = {  # of what it holds; a run goes on only from one with all of it
     "class_names": [str],
     "statistics": dict,
     "velocities?": dict,
-    "schedule?": {"best": is_number, "epochs_since_best": is_count, "plateau_drops": is_count},
+    "schedule?": lambda state: isinstance(state, dict) and all(map(is_number, state.values())),
     "step?": is_count,
     "images?": is_count,
     "best_top1_error?": is_number,

@@ -133,7 +133,8 @@ def parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         label = ("conv1 " if ".conv1." in name else "") + ("biases" if bias else "weights")
         layer = name.rpartition(".")[0].rpartition(".")[2]
         decay = 0.0 if bias else decays.get(layer, recipe.weight_decay)
-        settings = {"lr": recipe.bias_lr if bias else recipe.lr, "weight_decay": decay, "momentum": recipe.momentum}
+        lr = recipe.bias_lr if bias else recipe.lr
+        settings = {"lr": lr, "initial_lr": lr, "weight_decay": decay, "momentum": recipe.momentum}
         group = groups.setdefault((label, decay), {"name": label, "params": [], **settings})
         group["params"].append(parameter)
     return list(groups.values())

@@ -208,6 +208,8 @@ def refuse_other_net(saved: dict[str, Any], trainer: Trainer, path: Path) -> Non
         raise InputError(f"{path}: of {classes} classes, the data has {trainer.net.classes}; give another --out")
     if parameter_shapes(checkpoint.recipe_in(saved), classes) != parameter_shapes(trainer.recipe, classes):
         raise InputError(f"{path}: of a net of other layers; give another --out")
+    if missing := trainer.schedule.state.keys() - saved["schedule"].keys():
+        raise InputError(f"{path}: its schedule has no {', '.join(sorted(missing))}; give another --out")
     if saved["images"] != trainer.plan.images:
         now, then = trainer.plan.images, saved["images"]
         raise InputError(f"{path}: of {then} training images, the data has {now}; restore them or give another --out")

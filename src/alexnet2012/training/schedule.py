@@ -1,4 +1,7 @@
-"""When the rates drop (P §5, S layer-params-145)."""
+"""Learning rate schedules. ``SCHEDULES`` at the end names them: a new one is a class here with a line there.
+
+2012 divided the learning rate by 10 three times (paper §5; 2012 source, layer-params-145).
+"""
 
 from __future__ import annotations
 
@@ -6,79 +9,102 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torch.optim import Optimizer
-
 from alexnet2012.recipe import Recipe
-
-SCHEDULES = ("steps", "plateau", "constant")
 
 
 class Schedule:
-    """Sets the rates of ``optimizer``'s groups over a run of ``steps`` steps, from what the groups start with.
+    """A constant learning rate after the warm-up, and what the other schedules share.
 
-    ``steps``: divided by 10 after floor(25/90, 51/90, 79/90 of all steps) in recipe ``paper``, in ``source`` after
-    24/91, 50/91, 78/91, and what the recipe adds for conv1.
-    ``plateau``: divided by 10 when the validation error has not improved for some epochs, three times at most (P §5).
-    ``constant``: never.
+    ``factor`` is all that training asks for. A schedule that listens to validation keeps what it remembers in
+    ``state``: numbers by name, saved in every checkpoint and loaded on resuming.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        optimizer: Optimizer,
-        recipe: Recipe,
-        steps: int,
-        step_of: Callable[[int], int] | None = None,
-    ) -> None:
-        """``step_of`` is the plan's; without it all epochs are of equal length."""
-        self.kind, self.optimizer, self.recipe, self.steps = kind, optimizer, recipe, steps
+    def __init__(self, recipe: Recipe, steps: int, step_of: Callable[[int], int] | None = None) -> None:
+        """``steps``: of the whole run. ``step_of`` is the plan's; without it all epochs are of equal length."""
+        self.recipe, self.steps = recipe, steps
         self.step_of = step_of or (lambda epoch: steps * epoch // recipe.schedule_epochs)
-        self.base = [group["lr"] for group in optimizer.param_groups]
-        self.best, self.epochs_since_best, self.plateau_drops = math.inf, 0, 0
+        self.state: dict[str, Any] = {}
 
-    def before_step(self, step: int) -> None:
-        """Set the rates of step ``step`` (from 0)."""
-        for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
-            group["lr"] = base * self.warm_up(step) * self.recipe.drop_factor ** -self.drops(group["name"], step)
-            if self.frozen(group["name"], step):
-                group["lr"] = 0.0
+    def factor(self, group: str, step: int) -> float:
+        """Factor on the initial learning rate of ``group`` in ``step`` (from 0); 0 freezes the group.
 
-    def after_epoch(self, top1_error: float) -> None:
-        """Count an epoch that ended with this validation error, in percent."""
-        self.epochs_since_best += 1
-        if top1_error < self.best:
-            self.best, self.epochs_since_best = top1_error, 0
-        elif self.epochs_since_best >= self.recipe.plateau_patience and self.plateau_drops < self.recipe.plateau_drops:
-            self.plateau_drops, self.epochs_since_best = self.plateau_drops + 1, 0
+        Groups are those of ``parameter_groups``: "conv1 weights", "conv1 biases", "weights", "biases".
+        """
+        steps = self.steps * self.recipe.warmup_epochs / self.recipe.epochs
+        warm_up = min(1.0, (step + 1) / steps) if steps else 1.0
+        return warm_up * self.recipe.drop_factor ** -self.drops(group, step)
 
     def drops(self, group: str, step: int) -> int:
-        """How often the rate of ``group`` has dropped by ``step``."""
-        if self.kind == "constant" or (self.recipe.bias_lr_held and group.endswith("biases")):
-            return 0
-        if self.kind == "plateau":
-            return self.plateau_drops
-        conv1 = self.recipe.conv1_drop_epochs if group.startswith("conv1") else ()
-        return sum(self.passed(epoch, step) for epoch in self.recipe.drop_epochs + conv1)
+        """How often the learning rate of ``group`` has dropped by ``step``; a checkpoint is kept before each drop."""
+        return 0
 
-    def frozen(self, group: str, step: int) -> bool:
-        """Whether ``group`` is no longer updated: conv1 at the end of the authors' run (S layer-params-145)."""
-        epoch = self.recipe.conv1_frozen_epoch
-        return self.kind == "steps" and group.startswith("conv1") and epoch is not None and self.passed(epoch, step)
+    def observe(self, top1_error: float) -> None:
+        """Take note of an epoch's validation error, in percent."""
+
+    def holds(self, group: str) -> bool:
+        """Whether the learning rate of ``group`` stays while that of the weights falls."""
+        return self.recipe.bias_lr_held and group.endswith("biases")
+
+
+class Steps(Schedule):
+    """Drops after 25/90, 51/90, 79/90 of all steps in recipe ``paper``, 24/91, 50/91, 78/91 in ``source``.
+
+    ``source`` also drops conv1 once more and freezes it at last.
+    """
+
+    def factor(self, group: str, step: int) -> float:
+        frozen = self.recipe.conv1_frozen_epoch
+        if frozen is not None and group.startswith("conv1") and self.passed(frozen, step):
+            return 0.0
+        return super().factor(group, step)
+
+    def drops(self, group: str, step: int) -> int:
+        conv1 = self.recipe.conv1_drop_epochs if group.startswith("conv1") else ()
+        epochs = () if self.holds(group) else self.recipe.drop_epochs + conv1
+        return sum(self.passed(epoch, step) for epoch in epochs)
 
     def passed(self, epoch: int, step: int) -> bool:
         """Whether ``step`` lies in ``epoch`` of the recipe or after it."""
         return step >= self.step_of(epoch - self.recipe.first_epoch)
 
-    def warm_up(self, step: int) -> float:
-        """Factor on the rates: from 0 to 1 over the warm-up, which 2012 did without."""
-        steps = self.steps * self.recipe.warmup_epochs / self.recipe.epochs
-        return min(1.0, (step + 1) / steps) if steps else 1.0
 
-    def state_dict(self) -> dict[str, Any]:
-        """What the next rates depend on beside the step."""
-        return {"best": self.best, "epochs_since_best": self.epochs_since_best, "plateau_drops": self.plateau_drops}
+class Plateau(Schedule):
+    """Drops when the validation error has not improved for some epochs, three times at most (paper §5)."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.epochs_since_best, self.plateau_drops = (
-            state["best"], state["epochs_since_best"], state["plateau_drops"]
-        )  # fmt: skip
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.state = {"best": math.inf, "epochs_since_best": 0, "plateau_drops": 0}
+
+    def drops(self, group: str, step: int) -> int:
+        return 0 if self.holds(group) else self.state["plateau_drops"]
+
+    def observe(self, top1_error: float) -> None:
+        state = self.state
+        state["epochs_since_best"] += 1
+        if top1_error < state["best"]:
+            state["best"], state["epochs_since_best"] = top1_error, 0
+        elif (
+            state["epochs_since_best"] >= self.recipe.plateau_patience
+            and state["plateau_drops"] < self.recipe.plateau_drops
+        ):
+            state["plateau_drops"] += 1
+            state["epochs_since_best"] = 0
+
+
+class Cosine(Schedule):
+    """Falls along half a cosine, from the whole learning rate at the first step almost to 0 at the last.
+
+    2012 had none (Loshchilov and Hutter, "SGDR", 2016).
+    """
+
+    def factor(self, group: str, step: int) -> float:
+        cosine = 1.0 if self.holds(group) else (1 + math.cos(math.pi * step / self.steps)) / 2
+        return cosine * super().factor(group, step)
+
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    "steps": Steps,
+    "plateau": Plateau,
+    "constant": Schedule,
+    "cosine": Cosine,
+}

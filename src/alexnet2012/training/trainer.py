@@ -29,7 +29,7 @@ from alexnet2012.training.monitor import broken_layers, dead_units, explain_dive
 from alexnet2012.training.optimizer import make_optimizer
 from alexnet2012.training.run_directory import RunDirectory
 from alexnet2012.training.run_log import RunLog
-from alexnet2012.training.schedule import Schedule
+from alexnet2012.training.schedule import SCHEDULES
 from alexnet2012.training.settings import Settings
 from alexnet2012.training.stop_signals import StopRequest
 
@@ -81,7 +81,7 @@ class Trainer:
         allow_tf32(settings.precision == "tf32")
         self.replicated = layout.replicate(compile_net(self.net, layout.devices[0]) if settings.compile else self.net)
         self.optimizer = make_optimizer(self.net, recipe)
-        self.schedule = Schedule(settings.schedule, self.optimizer, recipe, self.plan.steps, self.plan.step_of)
+        self.schedule = SCHEDULES[settings.schedule](recipe, self.plan.steps, self.plan.step_of)
         self.store = CheckpointStore(run.checkpoints, settings.keep)
         self.stop = StopRequest(settings.time_limit)
         self.clock = Clock(recipe.batch_size)
@@ -96,7 +96,7 @@ class Trainer:
     def resume(self, saved: dict[str, Any]) -> None:
         """Go on from a checkpoint, of any layout."""
         restore_net(self.net, self.optimizer, saved)
-        self.schedule.load_state_dict(saved["schedule"])
+        self.schedule.state.update((name, saved["schedule"][name]) for name in self.schedule.state)
         self.step, self.best_top1_error = saved["step"], saved["best_top1_error"]
         self.epochs_since_best = saved.get("epochs_since_best", 0)
         self.validation_pending = saved.get("validation_pending", False)
@@ -158,7 +158,8 @@ class Trainer:
 
     def train_step(self, images: Tensor, labels: Tensor, out_of_data: bool) -> Outcome:
         """One update on this replica's images (n, 3, 224, 224) and labels (n,)."""
-        self.schedule.before_step(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self.schedule.factor(group["name"], self.step)
         step = torch.full((), self.step, device=images.device) if self.settings.compile else self.step
         with self.precision():
             logits = self.replicated(images, step, self.first_row(self.step))
@@ -345,7 +346,7 @@ class Trainer:
         self.layout.begin("validation")
         settings = self.settings
         rates = evaluate(self.net, self.layout, self.val_set, loader=settings.loader, workers=settings.workers)
-        self.schedule.after_epoch(rates.top1_error)
+        self.schedule.observe(rates.top1_error)
         improved = rates.top1_error < self.best_top1_error
         self.epochs_since_best = 0 if improved else self.epochs_since_best + 1
         self.best_top1_error = min(rates.top1_error, self.best_top1_error)
@@ -364,7 +365,7 @@ class Trainer:
             "epochs_since_best": self.epochs_since_best,
             "validation_pending": self.validation_pending,
             "epoch_means": vars(self.epoch_means).copy(),
-            "schedule": self.schedule.state_dict(),
+            "schedule": dict(self.schedule.state),
             "recipe": dataclasses.asdict(self.recipe),
             "classes": len(self.train_set.classes),
             "images": self.plan.images,
