@@ -21,7 +21,8 @@ from alexnet2012.network.reference import NETS
 from alexnet2012.network.summary import describe
 from alexnet2012.recipe import MIDDLE, VARIANTS, Recipe, paper_recipe, source_recipe
 from alexnet2012.reporting.layer_table import layer_table
-from alexnet2012.training import Settings, run
+from alexnet2012.training import Settings
+from alexnet2012.training.run import run
 from alexnet2012.training.schedule import SCHEDULES
 from alexnet2012.training.trainer import Trainer
 

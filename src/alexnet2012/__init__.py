@@ -1,26 +1,23 @@
 """The 2012 AlexNet as it was: two towers, their four meeting points, the paper's recipe."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from alexnet2012.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from alexnet2012.evaluation.model import TrainedAlexNet, load_checkpoint
-    from alexnet2012.network import AlexNet, LocalResponseNorm
-    from alexnet2012.recipe import Recipe, paper_recipe, source_recipe
-
-__all__ = [
-    "AlexNet", "LocalResponseNorm", "Recipe", "TrainedAlexNet", "load_checkpoint", "paper_recipe", "source_recipe",
-]  # fmt: skip
-ROOMS = {
-    "AlexNet": "network",
-    "LocalResponseNorm": "network",
-    "TrainedAlexNet": "evaluation.model",
-    "load_checkpoint": "evaluation.model",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """What is used is imported, and no more: flags, and what must come before torch, need no torch."""
-    if name in __all__:
-        return getattr(import_module(f"alexnet2012.{ROOMS.get(name, 'recipe')}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from alexnet2012.evaluation.model import TrainedAlexNet as TrainedAlexNet
+    from alexnet2012.evaluation.model import load_checkpoint as load_checkpoint
+    from alexnet2012.network import AlexNet as AlexNet
+    from alexnet2012.network import LocalResponseNorm as LocalResponseNorm
+    from alexnet2012.recipe import Recipe as Recipe
+    from alexnet2012.recipe import paper_recipe as paper_recipe
+    from alexnet2012.recipe import source_recipe as source_recipe
+else:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "evaluation.model": "TrainedAlexNet load_checkpoint",
+            "network": "AlexNet LocalResponseNorm",
+            "recipe": "Recipe paper_recipe source_recipe",
+        },
+    )

@@ -14,10 +14,9 @@ from alexnet2012 import load_checkpoint, paper_recipe, source_recipe
 from alexnet2012.data import Dataset, open_dataset
 from alexnet2012.data.datasets import TreeDataset
 from alexnet2012.distributed.layout import Layout
-from alexnet2012.evaluation import evaluate
 from alexnet2012.evaluation.crops import crop_offsets, crops_of
 from alexnet2012.evaluation.ensemble import assess
-from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluating, outputs, softmax
+from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluate, evaluating, outputs, softmax
 from alexnet2012.network.reference import NETS
 
 

@@ -1,4 +1,4 @@
-"""The kinds of data set: trees of images, arrays, prepared shards, and those known by name (``DATASETS``)."""
+"""The kinds of data set: trees of images, arrays, prepared shards, and those known by name (``data.DATASETS``)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from PIL import Image
 
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import open_file, read_bytes
+from alexnet2012.data import DATASETS
 from alexnet2012.data.class_names import in_words
 from alexnet2012.data.dataset import IMAGE_BYTES, Dataset, naming_unreadable
 from alexnet2012.data.shards import ShardDataset, is_prepared
@@ -124,7 +125,7 @@ def _read_idx(path: Path, axes: int) -> NDArray[np.uint8]:
         raise InputError(f"{path}: damaged ({error}); install it again") from error
 
 
-def _open_fashion_mnist(split: str) -> Dataset:
+def open_fashion_mnist(split: str) -> Dataset:
     """Debian's, or torchvision's."""
     if DEBIAN_FASHION_MNIST.is_dir():
         return _open_idx(DEBIAN_FASHION_MNIST, split)
@@ -160,11 +161,8 @@ def _leaving_no_empty_folder(root: Path) -> Iterator[None]:
         raise
 
 
-DATASETS: dict[str, Callable[[str], Dataset]] = {
-    "sample": partial(_open_idx, SAMPLE),
-    "fashion-mnist": _open_fashion_mnist,
-    "cifar10": partial(_open_torchvision, "cifar10", "CIFAR10", "put cifar-10-python.tar.gz into data/cifar10"),
-}
+open_sample = partial(_open_idx, SAMPLE)
+open_cifar10 = partial(_open_torchvision, "cifar10", "CIFAR10", "put cifar-10-python.tar.gz into data/cifar10")
 
 
 def _open_directory(directory: Path, split: str) -> Dataset:

@@ -1,1 +1,7 @@
 """Which processes there are, what each holds, and what they decide together."""
+
+from alexnet2012.core.lazy import lazily
+
+TIMEOUT = 600.0  # seconds of waiting in a collective before a silent rank counts as lost
+
+__getattr__, __dir__ = lazily(__name__)

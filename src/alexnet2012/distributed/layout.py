@@ -24,9 +24,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from alexnet2012.core.errors import Failure, InputError
 from alexnet2012.core.threads import default_threads
+from alexnet2012.distributed import TIMEOUT
 from alexnet2012.distributed.heartbeat import Heartbeat, LostRank, die_with_parent
 
-TIMEOUT = 600.0  # seconds of waiting in a collective before a silent rank counts as lost
 NO_TIMEOUT = timedelta(days=365)  # of torch's own, which do not know who works and who is lost
 
 

@@ -1,6 +1,10 @@
 """How right a net is: crops, error rates, averages."""
 
-from alexnet2012.evaluation.errors import ErrorRates
-from alexnet2012.evaluation.evaluate import evaluate
+from typing import TYPE_CHECKING
 
-__all__ = ["ErrorRates", "evaluate"]
+from alexnet2012.core.lazy import lazily
+
+if TYPE_CHECKING:
+    from alexnet2012.evaluation.errors import ErrorRates as ErrorRates
+else:
+    __getattr__, __dir__ = lazily(__name__, {"errors": "ErrorRates"})

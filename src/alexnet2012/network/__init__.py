@@ -1,6 +1,11 @@
 """The 2012 net: towers, the places where they meet, local response normalisation, dropout."""
 
-from alexnet2012.network.alexnet import AlexNet
-from alexnet2012.network.lrn.layer import LocalResponseNorm
+from typing import TYPE_CHECKING
 
-__all__ = ["AlexNet", "LocalResponseNorm"]
+from alexnet2012.core.lazy import lazily
+
+if TYPE_CHECKING:
+    from alexnet2012.network.alexnet import AlexNet as AlexNet
+    from alexnet2012.network.lrn.layer import LocalResponseNorm as LocalResponseNorm
+else:
+    __getattr__, __dir__ = lazily(__name__, {"alexnet": "AlexNet", "lrn.layer": "LocalResponseNorm"})

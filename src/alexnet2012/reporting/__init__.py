@@ -1,1 +1,5 @@
 """What a run shows: rows, TensorBoard, figures."""
+
+from alexnet2012.core.lazy import lazily
+
+__getattr__, __dir__ = lazily(__name__)

@@ -1,7 +1,11 @@
 """Training: the optimizer, the schedule, the loop, checkpoints."""
 
-from alexnet2012.training.optimizer import PaperSGD
-from alexnet2012.training.run import run
-from alexnet2012.training.settings import Settings
+from typing import TYPE_CHECKING
 
-__all__ = ["PaperSGD", "Settings", "run"]
+from alexnet2012.core.lazy import lazily
+
+if TYPE_CHECKING:
+    from alexnet2012.training.optimizer import PaperSGD as PaperSGD
+    from alexnet2012.training.settings import Settings as Settings
+else:
+    __getattr__, __dir__ = lazily(__name__, {"optimizer": "PaperSGD", "settings": "Settings"})

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from alexnet2012.core.errors import InputError
-from alexnet2012.data.datasets import DATASETS
-from alexnet2012.distributed.layout import TIMEOUT
+from alexnet2012.data import DATASETS
+from alexnet2012.distributed import TIMEOUT
 from alexnet2012.recipe import Recipe
 from alexnet2012.training.schedule import SCHEDULES
 

@@ -19,7 +19,8 @@ from alexnet2012.core.random_streams import STREAMS
 from alexnet2012.data import Dataset, TrainingPlan
 from alexnet2012.distributed.collectives import PendingMean, raise_together, rank_slice, reduce
 from alexnet2012.distributed.layout import Layout, allow_tf32
-from alexnet2012.evaluation import checkpoint, evaluate
+from alexnet2012.evaluation import checkpoint
+from alexnet2012.evaluation.evaluate import evaluate
 from alexnet2012.network.build import build_net, compile_net, naming_failed_compilation
 from alexnet2012.network.exchange import exchange_between
 from alexnet2012.training.batches import TrainingBatches

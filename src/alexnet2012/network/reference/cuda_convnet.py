@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet2012.network.lrn.layer import InMapResponseNorm, LocalResponseNorm
+from alexnet2012.network.reference import Definition
 from alexnet2012.network.reference.d2l import Layers
 from alexnet2012.recipe import Recipe
 
@@ -146,3 +147,14 @@ def cifar_recipe(name: str, weight_decays: tuple[float, ...], epochs: int, **oth
         momentum=0.9, weight_decay=0.004, weight_decays=weight_decays, image_size=32, mean_central=True,
         color_noise=0.0, **others,  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+CONV_LOCAL_13PCT = Definition(recipe_13pct, local_net, schedule="steps")
+CONV_LOCAL_13PCT_LRN = Definition(
+    partial(recipe_13pct, "conv-local-13pct-lrn"), partial(local_net, lrn_size=5), schedule="steps"
+)
+CONV_LOCAL_11PCT = Definition(
+    recipe_11pct, partial(local_net, lrn_size=9, lrn_after_pool1=True, local3=64), schedule="steps"
+)
+NET_19PCT = Definition(recipe_19pct, four_layers, variants=("tanh",))
+NET_18PCT = Definition(recipe_18pct, partial(four_layers, in_map_norm=True), schedule="steps", variants=("tanh",))

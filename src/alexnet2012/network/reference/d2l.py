@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from alexnet2012.network.reference import Definition
 from alexnet2012.recipe import Recipe
 
 Layers = Iterator[tuple[str, nn.Module]]
@@ -59,3 +60,6 @@ def draw(module: nn.Module) -> None:
     """Xavier's weights; biases as PyTorch draws them."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.xavier_uniform_(module.weight)
+
+
+D2L = Definition(recipe, layers, draw)

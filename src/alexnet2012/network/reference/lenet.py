@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from alexnet2012.network.reference import Definition
 from alexnet2012.network.reference.d2l import Layers, book_recipe, draw
 from alexnet2012.recipe import Recipe
-
-__all__ = ["draw", "layers", "recipe", "relu_layers", "relu_recipe"]
 
 
 def recipe() -> Recipe:
@@ -45,3 +44,7 @@ def relu_layers(recipe: Recipe, classes: int) -> Layers:
         yield name.replace("sigmoid", "relu"), nn.ReLU()
         if name in ("sigmoid6", "sigmoid7"):
             yield name.replace("sigmoid", "dropout"), nn.Dropout(0.5)
+
+
+LENET = Definition(recipe, layers, draw)
+LENET_RELU = Definition(relu_recipe, relu_layers, draw)

@@ -2,58 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from alexnet2012.core.random_streams import Purpose, torch_seed
 from alexnet2012.network.dropout import DropoutKey, dropout_mask
-from alexnet2012.network.reference import cuda_convnet, d2l, lenet, torchvision
+from alexnet2012.network.reference import NETS
 from alexnet2012.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Definition:
-    """A reference net, and how its authors train it."""
-
-    recipe: Callable[[], Recipe]
-    layers: Callable[[Recipe, int], d2l.Layers]  # of so many classes, by name
-    draw: Callable[[nn.Module], None] | None = None  # initial weights of a module; None: as ``layers`` drew them
-    schedule: str = "constant"
-    early_stop: int | None = None  # epochs
-    val_fraction: float | None = None  # of the training images
-    variants: tuple[str, ...] = ()  # those of ``recipe.VARIANTS`` that it has
-
-
-NETS = {
-    "d2l": Definition(d2l.recipe, d2l.layers, d2l.draw),
-    "lenet": Definition(lenet.recipe, lenet.layers, lenet.draw),
-    "lenet-relu": Definition(lenet.relu_recipe, lenet.relu_layers, lenet.draw),
-    "torchvision": Definition(
-        torchvision.recipe, torchvision.layers, schedule="plateau", early_stop=7, val_fraction=0.2
-    ),
-    "conv-local-13pct": Definition(cuda_convnet.recipe_13pct, cuda_convnet.local_net, schedule="steps"),
-    "conv-local-13pct-lrn": Definition(
-        partial(cuda_convnet.recipe_13pct, "conv-local-13pct-lrn"),
-        partial(cuda_convnet.local_net, lrn_size=5),
-        schedule="steps",
-    ),
-    "conv-local-11pct": Definition(
-        cuda_convnet.recipe_11pct,
-        partial(cuda_convnet.local_net, lrn_size=9, lrn_after_pool1=True, local3=64),
-        schedule="steps",
-    ),
-    "19pct": Definition(cuda_convnet.recipe_19pct, cuda_convnet.four_layers, variants=("tanh",)),
-    "18pct": Definition(
-        cuda_convnet.recipe_18pct,
-        partial(cuda_convnet.four_layers, in_map_norm=True),
-        schedule="steps",
-        variants=("tanh",),
-    ),
-}
 
 
 class ReferenceNet(nn.Module):

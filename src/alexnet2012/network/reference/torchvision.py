@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from alexnet2012.network.reference import Definition
 from alexnet2012.network.reference.d2l import Layers
 from alexnet2012.recipe import Recipe
 
@@ -38,3 +39,6 @@ def layers(recipe: Recipe, classes: int) -> Layers:
             yield next(matrices), module
         else:
             yield f"{type(module).__name__.lower()}{place}", module
+
+
+TORCHVISION = Definition(recipe, layers, schedule="plateau", early_stop=7, val_fraction=0.2)

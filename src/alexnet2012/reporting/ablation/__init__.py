@@ -1,1 +1,5 @@
 """The paper's claims are differences: every variant trained beside the base net, everything else equal."""
+
+from alexnet2012.core.lazy import lazily
+
+__getattr__, __dir__ = lazily(__name__)
