@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import io
 import json
 import os
@@ -10,13 +12,15 @@ import runpy
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 
 from alexnet2012.evaluation import checkpoint
@@ -36,6 +40,7 @@ class Ended:
     code: int
     out: str
     err: str
+    codes: list[int] = field(default_factory=list)  # of each rank that ``on_ranks`` started
 
 
 def here(file: Path, *flags: object) -> Ended:
@@ -51,10 +56,12 @@ def here(file: Path, *flags: object) -> Ended:
     return Ended(ending.value.code or 0, out.getvalue(), err.getvalue())
 
 
+IMPORTS = {"PYTHONPATH": f"{ROOT / 'launch'}:{ROOT / 'tests'}"}
+
+
 def start(*command: object, directory: Path = ROOT, **variables: str) -> subprocess.Popen[str]:
     """Start python with ``command`` in ``directory``, with ``variables`` in its environment."""
-    path = f"{ROOT / 'launch'}:{ROOT / 'tests'}"
-    environment = {**os.environ, "PYTHONPATH": path, **variables}
+    environment = {**os.environ, **IMPORTS, **variables}
     return subprocess.Popen(
         [sys.executable, *map(str, command)], stdout=-1, stderr=-1, text=True, env=environment, cwd=directory
     )
@@ -65,6 +72,35 @@ def torchrun(processes: int, file: Path, *flags: object) -> Ended:
     process = start("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, file, *flags)
     out, err = process.communicate(timeout=180)
     return Ended(process.returncode, out, err)
+
+
+@functools.cache
+def rank_server() -> subprocess.Popen[str]:
+    """``rank_server.py``, from its first use to the end of the tests."""
+    command, environment = (sys.executable, ROOT / "tests" / "rank_server.py"), {**os.environ, **IMPORTS}
+    server = subprocess.Popen(command, stdin=-1, stdout=-1, text=True, bufsize=1, env=environment, cwd=ROOT)
+    atexit.register(server.communicate)
+    return server
+
+
+def on_ranks(processes: int, file: Path, *flags: object) -> Ended:
+    """Run ``file`` in as many ``processes`` as ``torchrun`` does, forked: 4 s of CPU less a rank, 2 s less a run.
+
+    The exit code is 0 or another rank's. Where torchrun's own part is the point, use ``torchrun``.
+    """
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = {**os.environ, **IMPORTS, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    environment |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}  # ``store``, not rank 0's
+    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
+        run = {"processes": processes, "command": [*map(str, (file, *flags))], "out": out.name, "err": err.name}
+        run["environment"] = {name: str(value) for name, value in environment.items()}
+        server = rank_server()
+        print(json.dumps(run), file=server.stdin)
+        answer = server.stdout.readline()
+        assert answer, f"the server of ranks ended: {err.read()}"
+        codes = json.loads(answer)
+        return Ended(max(codes, key=bool), out.read(), err.read(), codes)
 
 
 def assert_refused(ended: Ended, *said: object) -> None:

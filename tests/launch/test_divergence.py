@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from host_reads import NoHostReads
-from running import SMALL, TRAIN, here, losses, rows, start, state
+from running import SMALL, TRAIN, here, losses, on_ranks, rows, state
 from torch import Tensor
 
 from alexnet2012.training.trainer import Trainer
@@ -100,14 +100,16 @@ def test_what_is_not_finite_ends_the_run_and_it_goes_on_from_before(
         (4, "gradient", "step 5: the gradient is not finite from conv4 backward, at learning rate 0.001; last good"),
     ],
 )
-def test_every_rank_ends_and_none_is_changed(processes: int, what: str, said: str, tree: Path, tmp_path: Path) -> None:
+def test_every_rank_ends_and_none_is_changed(
+    processes: int, what: str, said: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Four processes: only tower 1's gradient of the second replica is spoilt; all others learn of it."""
     run = tmp_path / "run"
     flags = (*SMALL, *STEPS, "--data", tree, "--out", run, "--checkpoint-every", 2)
-    command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, PLANTING, *flags)
-    _, err = start(*command, PLANTED=what).communicate(timeout=180)
-    assert err.count(f"error: {said}") == 1 and err.count("exitcode  : 3") == processes
-    assert ("first not finite in conv4" in err) == (what == "weight")
+    monkeypatch.setenv("PLANTED", what)
+    ended = on_ranks(processes, PLANTING, *flags)
+    assert ended.err.count(f"error: {said}") == 1 and ended.codes == [3] * processes
+    assert ("first not finite in conv4" in ended.err) == (what == "weight")
     assert newest_of_finite(run).name == "step-000000004.pt"
     changed = [json.loads((run / f"changed-{rank}.json").read_text()) for rank in range(processes)]
     assert changed == [["towers.1.conv4.weight"] * (what == "weight" and rank == 1) for rank in range(processes)]

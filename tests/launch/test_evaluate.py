@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import NARROW, by_hand, error_by_hand, nats_by_hand, write_checkpoint
-from running import ROOT, Ended, here, torchrun, write_tree
+from running import ROOT, Ended, here, on_ranks, write_tree
 
 from alexnet2012 import paper_recipe
 from alexnet2012.data import open_dataset
@@ -99,7 +99,7 @@ def assess_into(directory: Path, start: Callable[..., Ended], tree: Path, nets: 
 def test_every_layout_counts_every_image_once(
     processes: int, placement: str, tree: Path, nets: list[Path], one_process: Path, tmp_path: Path
 ) -> None:
-    start = partial(torchrun, processes, EVALUATE)
+    start = partial(on_ranks, processes, EVALUATE)
     assess_into(tmp_path, start, tree, nets, "--placement", placement)
     assert_equal_errors(tmp_path / "errors.json", one_process / "errors.json", 1e-4)
     one, many = (Predictions.load(directory / "kept.npz") for directory in (one_process, tmp_path))

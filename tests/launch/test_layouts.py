@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import SMALL, TRAIN, here, losses, rows, torchrun, write_tree
+from running import SMALL, TRAIN, here, losses, on_ranks, rows, torchrun, write_tree
 
 from alexnet2012.evaluation import checkpoint
 
@@ -25,7 +25,7 @@ def other(request: pytest.FixtureRequest, tree: Path, tmp_path_factory: pytest.T
     """The run of ``one_process`` in another layout."""
     processes, flags = LAYOUTS[request.param]
     run = tmp_path_factory.mktemp("runs") / request.param
-    ended = torchrun(processes, HOLDINGS, *SMALL, *flags, "--data", tree, "--out", run, "--max-steps", 20)
+    ended = on_ranks(processes, HOLDINGS, *SMALL, *flags, "--data", tree, "--out", run, "--max-steps", 20)
     assert ended.code == 0, ended.err
     return run
 
@@ -62,11 +62,11 @@ def test_validation_counts_every_image_once(one_process: Path, other: Path) -> N
 
 def test_a_net_of_one_tower_is_whole_in_each_process_by_itself(tree: Path, tmp_path: Path) -> None:
     how = ("--data", tree, "--loader", "pillow", "--batch-size", 6)
-    trained = torchrun(2, TRAIN, *how, "--out", tmp_path / "run", "--net", "lenet-relu", "--max-steps", 1)
+    trained = on_ranks(2, TRAIN, *how, "--out", tmp_path / "run", "--net", "lenet-relu", "--max-steps", 1)
     assert trained.code == 0, trained.err
     assert "2 processes, the net in each process, 2 replicas" in trained.out
     last = tmp_path / "run" / "checkpoints" / "last.pt"
-    evaluated = torchrun(2, EVALUATE, last, *how, "--json", tmp_path / "two.json")
+    evaluated = on_ranks(2, EVALUATE, last, *how, "--json", tmp_path / "two.json")
     assert evaluated.code == 0, evaluated.err
     assert "2 processes, the net in each process, 2 replicas" in evaluated.out
     assert "; 1 threads a process" in evaluated.out
@@ -107,7 +107,7 @@ def test_a_short_batch_is_the_same_in_two_replicas_of_which_one_has_no_row_of_it
     data = write_tree(tmp_path / "data", train=5)
     flags = (*SMALL, "--recipe", "source", "--data", data, "--batch-size", 8, "--max-steps", 5)
     one, two = tmp_path / "one", tmp_path / "two"
-    ended = here(TRAIN, *flags, "--out", one), torchrun(2, TRAIN, *flags, "--placement", "together", "--out", two)
+    ended = here(TRAIN, *flags, "--out", one), on_ranks(2, TRAIN, *flags, "--placement", "together", "--out", two)
     assert [each.code for each in ended] == [0, 0], ended
     assert list(losses(one)) == [1, 2, 3, 4, 5] and losses(two) == pytest.approx(losses(one), rel=1e-4)
 
@@ -116,7 +116,7 @@ def test_dali_feeds_one_process_and_two_alike(one_process: Path, tree: Path, tmp
     """Resized pixels differ from Pillow's by a rounding, so the Pillow loader's losses are near, not equal."""
     flags = (*SMALL, "--loader", "dali", "--data", tree, "--max-steps", 8)
     one, two = tmp_path / "one", tmp_path / "two"
-    ended = here(TRAIN, *flags, "--out", one), torchrun(2, TRAIN, *flags, "--out", two)
+    ended = here(TRAIN, *flags, "--out", one), on_ranks(2, TRAIN, *flags, "--out", two)
     assert [each.code for each in ended] == [0, 0], ended
     assert losses(two) == pytest.approx(losses(one), rel=1e-4)
     with_torch = losses(one_process)
@@ -127,7 +127,7 @@ def test_dali_feeds_one_process_and_two_alike(one_process: Path, tree: Path, tmp
 def test_a_compiled_net_computes_the_same(processes: int, one_process: Path, tree: Path, tmp_path: Path) -> None:
     """Traced with inductor's graphs, executed by torch: the C++ alone would take minutes."""
     flags = (*SMALL, "--data", tree, "--out", tmp_path / "run", "--max-steps", 8, "--compile")
-    ended = torchrun(processes, COMPILED, *flags)
+    ended = on_ranks(processes, COMPILED, *flags)
     assert ended.code == 0, ended.err
     graphs = 1 if processes == 1 else 9  # of a rank: the net, or the padded images and the layers between the crossings
     assert ended.out.count("traced a graph") == graphs * processes and "recompile" not in ended.err

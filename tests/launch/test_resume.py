@@ -20,10 +20,10 @@ from running import (
     here,
     last,
     losses,
+    on_ranks,
     rows,
     start,
     state,
-    torchrun,
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -70,7 +70,7 @@ def test_after_sigkill_losses_rows_and_events_are_those_of_a_run_never_killed(
 
 def test_after_sigkill_two_processes_go_on(killed: Path, one_process: Path, tree: Path, tmp_path: Path) -> None:
     run = shutil.copytree(killed, tmp_path / "run")
-    ended = torchrun(2, TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run)
+    ended = on_ranks(2, TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run)
     assert ended.code == 0, ended.err
     assert losses(run) == pytest.approx(losses(one_process), rel=1e-4)
     assert list(losses(run)) == list(range(1, 21))
