@@ -10,7 +10,7 @@ from PIL import Image
 
 from alexnet2012.data.dataset import load
 from alexnet2012.data.datasets import ArrayDataset
-from alexnet2012.data.pixels import central_square, cut, decode, finish, scaled
+from alexnet2012.data.pixels import central_square, cut, decode, normalize, scaled
 from alexnet2012.data.plan import Augmentations
 from alexnet2012.data.statistics import Statistics
 from alexnet2012.network.reference import NETS
@@ -113,18 +113,18 @@ def test_the_papers_mean_lies_under_the_crop_and_is_reflected_with_it(divisor):
     out = torch.empty(5, 3, 224, 224)
     for row in range(5):
         cut(image, given, row, out[row].numpy())
-    finished = finish(out, given, torch.from_numpy(mean), paper_recipe())
-    assert finished.data_ptr() == out.data_ptr()
+    normalized = normalize(out, given, torch.from_numpy(mean), paper_recipe())
+    assert normalized.data_ptr() == out.data_ptr()
     for row in range(5):
         less = (image + given.noise[row] - mean)[given.top[row] :, given.left[row] :][:224, :224] / divisor
         expected = less[:, ::-1] if given.reflect[row] else less
-        assert np.abs(finished[row].permute(1, 2, 0).numpy() - expected).max() < 1e-4
+        assert np.abs(normalized[row].permute(1, 2, 0).numpy() - expected).max() < 1e-4
 
 
 def test_the_sources_mean_is_its_centre_whatever_the_crop():
     mean = mean_image()
-    finished = finish(torch.zeros(4, 3, 224, 224), views(4), torch.from_numpy(mean), source_recipe())
-    for crop in finished:
+    normalized = normalize(torch.zeros(4, 3, 224, 224), views(4), torch.from_numpy(mean), source_recipe())
+    for crop in normalized:
         assert np.array_equal(crop.permute(1, 2, 0).numpy(), -mean[16:240, 16:240])
 
 
