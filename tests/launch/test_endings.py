@@ -121,6 +121,7 @@ def test_a_signal_while_the_first_step_is_made_ready(number: int, tree: Path, tm
     assert state(tmp_path / "run") == ("preempted", 1)
 
 
+@pytest.mark.slow
 def test_a_rank_0_that_stands_still_is_named_where_it_keeps_the_store(tree: Path, tmp_path: Path) -> None:
     """As the README has it for several nodes: what the ranks know of each other then stands still with it."""
     run = tmp_path / "run"
@@ -150,6 +151,7 @@ def test_output_that_nobody_reads_on_is_no_traceback(command: list[object]) -> N
     assert (ended.returncode, ended.stderr) == (1, "")
 
 
+@pytest.mark.slow
 def test_work_may_take_longer_than_a_collective(tree: Path, tmp_path: Path) -> None:
     """The others wait for it, and say so."""
     run = tmp_path / "run"

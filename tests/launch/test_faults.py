@@ -1,7 +1,7 @@
 """One long run under faults: it ends as the run that nothing disturbed.
 
 ``ALEXNET2012_FAULTS`` is the number of faults a layout meets, ``ALEXNET2012_FAULTS_SEED`` decides which, and when; the
-defaults keep the suite short.
+defaults keep a round short.
 """
 
 from __future__ import annotations
@@ -178,6 +178,7 @@ EVERY_FAULT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout((10 + 5 * FAULTS) * MINUTES)
 @pytest.mark.parametrize("processes", [2, 4])
 def test_a_run_under_faults_ends_as_one_without(processes: int, tree: Path, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def wait_for_rows(run: Path, count: int) -> None:
     assert metrics.exists()
 
 
+@pytest.mark.slow
 def test_two_nodes_train_as_one_and_a_lost_node_comes_back(tree: Path, one_process: Path, tmp_path: Path) -> None:
     run, port = tmp_path / "run", free_port()
     flags = ("--data", tree, "--out", run, "--max-steps", 20, "--checkpoint-every", 2, "--collective-timeout", 60)
