@@ -25,11 +25,11 @@ def output_file(text: str) -> Path:
 
 def refuse_overwriting(outputs: Iterable[Path | None], inputs: Iterable[Path]) -> None:
     """Raises InputError for an output that is one of the ``inputs``, or named twice."""
-    taken = {path.resolve(): "it is read" for path in inputs}
+    taken = {os.path.realpath(path): "it is read" for path in inputs}  # realpath: a loop of links raises nothing
     for path in filter(None, outputs):
-        if path.resolve() in taken:
-            raise InputError(f"{path}: cannot be written, {taken[path.resolve()]}; name another file")
-        taken[path.resolve()] = "another output goes there"
+        if (real := os.path.realpath(path)) in taken:
+            raise InputError(f"{path}: cannot be written, {taken[real]}; name another file")
+        taken[real] = "another output goes there"
 
 
 @contextlib.contextmanager

@@ -17,27 +17,27 @@ CELL, IMAGE, BARS, ROW = COLUMN / ACROSS, 0.8, 0.6, 1.64  # inches: a column; an
 
 @styled
 def draw_guesses(
-    images: NDArray[np.uint8], labels: Sequence[int], probabilities: NDArray[np.float32], class_names: list[str]
+    images: NDArray[np.uint8], labels: Sequence[int | None], probabilities: NDArray[np.float32], class_names: list[str]
 ) -> Figure:
-    """Images (n, 256, 256, 3) with their correct class and, as bars, the five most probable of ``probabilities``.
+    """Images (n, 256, 256, 3), each with its correct class if known and, as bars, the five most probable ones.
 
     ``probabilities`` is (n, classes), of ten crops.
     """
     figure = new_figure(0.3 + ROW * -(-len(images) // ACROSS))
-    figure.suptitle(
-        "Most probable classes, %, ten crops (orange: correct)", y=1 - 0.05 / figure.get_figheight(), va="top"
-    )
+    correct = "" if None in labels else " (orange: correct)"
+    figure.suptitle(f"Most probable classes, %, ten crops{correct}", y=1 - 0.05 / figure.get_figheight(), va="top")
     for index, (image, label, row) in enumerate(zip(images, labels, probabilities, strict=True)):
         left, top = CELL * (index % ACROSS) + (CELL - IMAGE) / 2, 0.35 + ROW * (index // ACROSS)
         above = place(figure, left, top, IMAGE, IMAGE)
         above.imshow(image, interpolation="nearest")
-        (name,) = lines_that_fit(class_names[label], IMAGE, bold=True)
-        above.set_title(name, fontsize=SMALL, fontweight="bold", pad=2)
+        if label is not None:
+            (name,) = lines_that_fit(class_names[label], IMAGE, bold=True)
+            above.set_title(name, fontsize=SMALL, fontweight="bold", pad=2)
         draw_bars(place(figure, left, top + IMAGE + 0.04, IMAGE, BARS), row, label, class_names)
     return figure
 
 
-def draw_bars(axes: Axes, probabilities: NDArray[np.float32], label: int, class_names: list[str]) -> None:
+def draw_bars(axes: Axes, probabilities: NDArray[np.float32], label: int | None, class_names: list[str]) -> None:
     """The five most probable classes, the most probable on top; the last fifth of the width is for the numbers."""
     best = np.argsort(-probabilities, kind="stable")[:5]
     colors = [RIGHT if index == label else OTHER for index in best]

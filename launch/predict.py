@@ -1,0 +1,99 @@
+"""The most probable classes of photographs: python launch/predict.py PHOTO... --checkpoint FILE"""
+
+from __future__ import annotations
+
+import alexnet2012.core.openmp  # noqa: F401  (before torch)
+
+# isort: split
+import itertools
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet2012.core.atomic_files import atomic_write
+from alexnet2012.core.command_line import Parser, main
+from alexnet2012.core.errors import InputError
+from alexnet2012.evaluation.model import AT_ONCE, load_checkpoint, square_pixels
+from outputs import output_file, refuse_overwriting
+
+DRAWN = 32  # pictures in a figure, at most
+
+
+def flags() -> Parser:
+    parser = Parser("Print the five most probable classes of each photograph.")
+    add = parser.add_argument
+    add("photos", nargs="+", metavar="PHOTO", help="an image file, a folder of them, or - to read names from stdin")
+    add("--checkpoint", type=Path, required=True, metavar="FILE")
+    add("--threads", type=int, help="CPU threads (default: torch's choice)")
+    add(
+        "--figure",
+        type=output_file,
+        metavar="FILE",
+        help=f"draw the first {DRAWN} photographs with their classes (PNG)",
+    )
+    return parser
+
+
+def files(photos: Iterable[str]) -> Iterator[Path]:
+    """The files that the arguments name, a folder's in alphabetical order."""
+    for photo in photos:
+        if photo == "-":
+            yield from files(line for line in sys.stdin.read().splitlines() if line and line != "-")
+        elif Path(photo).is_dir():
+            yield from sorted(path for path in Path(photo).rglob("*") if path.is_file())
+        else:
+            yield Path(photo)
+
+
+def readable(paths: Iterable[Path], side: int, problems: list[str]) -> Iterator[tuple[Path, NDArray[np.uint8]]]:
+    """Each photograph's pixels, uint8 (side, side, 3); a line on stderr, kept in ``problems``, for what is no image."""
+    for path in paths:
+        try:
+            yield path, square_pixels(path, side)
+        except InputError as error:
+            problems.append(str(error))
+            print(f"error: {error}", file=sys.stderr, flush=True)
+
+
+def run(given: Namespace) -> None:
+    paths = list(files(given.photos))
+    if not paths:
+        raise InputError(f"{', '.join(given.photos)}: no file there; name photographs, or a folder that holds some")
+    refuse_overwriting([given.figure], [*paths, given.checkpoint])
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    net = load_checkpoint(given.checkpoint)
+    problems: list[str] = []
+    drawn: list[tuple[NDArray[np.uint8], NDArray[np.float32]]] = []
+    photographs = readable(paths, net.recipe.image_size, problems)
+    while batch := list(itertools.islice(photographs, AT_ONCE)):
+        pixels = np.stack([pixels for _, pixels in batch])
+        for (path, picture), row in zip(batch, net.probabilities(torch.from_numpy(pixels)), strict=True):
+            print(path, flush=True)
+            for name, probability in net.best(row, 5):
+                print(f"  {100 * probability:5.1f} %  {name}", flush=True)
+            drawn += [(picture, row.numpy())] if given.figure and len(drawn) < DRAWN else []
+    if drawn:
+        draw(drawn, net.class_names, given.figure)
+    if problems:
+        raise InputError(f"{len(problems)} of {len(paths)} files could not be read; they are named above")
+
+
+def draw(rows: list[tuple[NDArray[np.uint8], NDArray[np.float32]]], class_names: list[str], file: Path) -> None:
+    """The photographs with the five most probable classes as bars, as in figure 4 of the paper."""
+    from alexnet2012.reporting.figures.guesses import draw_guesses  # here: matplotlib takes a second
+
+    images, probabilities = (np.stack(column) for column in zip(*rows, strict=True))
+    figure = draw_guesses(images, [None] * len(rows), probabilities, class_names)
+    with atomic_write(file) as partial:
+        figure.savefig(partial, format="png")
+    print(f"{file}: {len(rows)} photographs")
+
+
+if __name__ == "__main__":
+    main(lambda: run(flags().parse_args()))
