@@ -16,6 +16,7 @@ from alexnet2012.core.command_line import Parser, main
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.threads import cores
 from alexnet2012.distributed.layout import check_pairs, default_placement
+from alexnet2012.recipe import Recipe, variant_fields
 from alexnet2012.reporting.ablation import estimate
 from alexnet2012.reporting.ablation import table as ablation
 from alexnet2012.reporting.ablation.execution import Execution, slots
@@ -30,7 +31,7 @@ OWN = ("out", "seed", "time_limit", "describe", "net")  # flags of train_imagene
 def flags() -> Parser:
     parser = Parser("Train variants of the net with everything else equal; flags of train_imagenet.py apply to all.")
     add = parser.add_argument
-    add("--variants", type=variants, default=list(ALL), help=f"of {', '.join(ALL)}; commas between (default: all)")
+    add("--variants", type=variants, help=f"of {', '.join(ALL)}; commas between (default: all)")
     add("--seeds", type=seeds, default=[0, 1, 2], help="commas between")
     add("--out", type=Path, help="the study's directory: a run directory each, and the report")
     add("--jobs", type=int, default=1, help="runs at a time; they split the cores and GPUs")
@@ -46,6 +47,15 @@ def variants(text: str) -> list[str]:
     if unknown := sorted(set(names) - set(ALL)):
         raise InputError(f"--variants {','.join(unknown)}: must be of {', '.join(ALL)}")
     return [name for name in ALL if name in {BASE, *names}]
+
+
+def variants_of(recipe: Recipe) -> list[str]:
+    """Every variant but those that ``recipe`` has already."""
+
+    def changes(variant: str) -> bool:
+        return any(getattr(recipe, field) != value for field, value in variant_fields(variant, recipe.name).items())
+
+    return [name for name in ALL if name == BASE or changes(name)]
 
 
 def seeds(text: str) -> list[int]:
@@ -84,9 +94,10 @@ def run(given: Namespace, common: list[str]) -> None:
 def plan(given: Namespace, common: list[str]) -> list[Planned]:
     """Every run of the study, seed by seed, so that one cut short has every variant. Raises InputError."""
     refuse_own_flags(common)
+    named = given.variants or variants_of(train_imagenet.recipe(train_imagenet.flags().parse_args(common)))
     planned = []
     for seed in given.seeds:
-        for variant in given.variants:
+        for variant in named:
             run = Run.of(given.out, variant, seed)
             words = (*common, *train_imagenet.flags_of(variant), "--seed", str(seed), "--out", str(run.path))
             one = Planned(run, train_imagenet.settings(train_imagenet.flags().parse_args(words)), words)

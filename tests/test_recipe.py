@@ -84,6 +84,8 @@ def test_no_overlap_of_the_source_has_the_authors_own_geometry() -> None:
     """S #147: conv2 pads 1 and conv5 0; the paper's pools come out at the same 27, 13, 6 with its own paddings."""
     assert paper_recipe().varied("no-overlap").paddings == (0, 2, 1, 1, 1)
     assert source_recipe().varied("no-overlap").paddings == (0, 1, 1, 1, 0)
+    with pytest.raises(InputError, match="--without conv5: in recipe source --no-overlap needs conv5"):
+        source_recipe().varied("no-overlap", "without-conv5")
 
 
 def test_wide_weights_do_not_start_flat() -> None:

@@ -80,6 +80,11 @@ class NetworkRecipe:
             raise InputError(f"dropout {self.dropout:g}: must be in [0, 1)")
         if self.towers == 1 and self.meetings != NetworkRecipe.meetings:
             raise InputError("--one-tower: has no other tower to exchange with; leave --exchange-at out")
+        if self.pool_rounds_up and "conv5" in self.without and not self.paddings[-1]:
+            raise InputError(
+                "--without conv5: in recipe source --no-overlap needs conv5, which turns 13x13 into 11x11 (net #147), "
+                "so that fc6 reads 6x6; leave one of the two flags out"
+            )
         if unknown := (set(self.meetings) - set(LAYERS[1:])) | (set(self.without) - set(MIDDLE)):
             raise InputError(f"recipe: {', '.join(sorted(unknown))} cannot be a meeting point or be left out")
 
@@ -320,8 +325,8 @@ VAL_2012, TEST_2010 = "ILSVRC-2012 validation", "ILSVRC-2010 test"
 class Result2012:
     """A result of 2012: softmax outputs of ``nets`` nets averaged, over ``crops`` crops an image.
 
-    The single nets are the authors' #145, which ``--recipe source`` follows. Nobody is recorded as having trained the
-    paper's text to the letter.
+    The single nets are the authors' #145, which ``--recipe source`` follows, and #155, the same net with another
+    schedule. Nobody is recorded as having trained the paper's text to the letter.
     """
 
     data: str
@@ -332,6 +337,7 @@ class Result2012:
     paper: str  # where the paper gives it
     record: str = ""  # the authors' net; empty: not said which
     loss: float | None = None  # nats, of the averaged softmax outputs, by the authors' record
+    note: str = ""  # how these nets were not like the others
 
     @property
     def figures(self) -> tuple[float, float, float | None]:
@@ -342,7 +348,10 @@ class Result2012:
 RESULTS_2012 = (
     Result2012(VAL_2012, 1, 10, 40.7, 18.2, "table 2", "#145", 1.741473),  # S: 40.664, 18.210
     Result2012(VAL_2012, 5, 10, 38.1, 16.4, "table 2"),  # "similar" nets (P §6)
-    Result2012(VAL_2012, 7, 10, 36.7, 15.4, "table 2"),  # two of them pre-trained on ImageNet 2011
+    Result2012(VAL_2012, 7, 10, 36.7, 15.4, "table 2", note="two of them pre-trained on ImageNet 2011"),  # P §6
+    Result2012(  # S layer-params-155: 42.653, 19.965; its net, layers-153, differs from #145's in no number
+        VAL_2012, 1, 1, 42.7, 20.0, "", "#155", 1.861853, "#145's net with a schedule that falls exponentially"
+    ),
     Result2012(TEST_2010, 1, 10, 37.5, 17.0, "table 1", "#145", 1.614660),  # S: 37.473, 16.999
     Result2012(TEST_2010, 1, 1, 39.0, 18.3, "§4.1", "#145", 1.706031),  # S: 39.025, 18.295
 )

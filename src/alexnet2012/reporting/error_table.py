@@ -29,7 +29,9 @@ def table(members: Sequence[Path], assessment: Assessment) -> list[str]:
         in_2012 = f"   {in_words(result_2012(nets, of))}" * beside
         lines.append(f"{name:{width}}  {rates.top1_error:7.2f}  {rates.top5_error:7.2f}  {rates.loss:6.4f}{in_2012}")
     lines.append(f"{together[crops].images} images")
-    return lines + ["#145 is the authors' own net, which --recipe source follows"] * beside
+    lines += ["#145 is the authors' own net, which --recipe source follows"] * beside
+    shown = [result_2012(nets, of) for _, nets, of, _ in rows]
+    return lines + list(dict.fromkeys(f"{whose(one)}: {one.note}" for one in shown if one and one.note)) * beside
 
 
 def crops_label(crops: int) -> str:

@@ -60,7 +60,7 @@ class Steps(Schedule):
 
     def drops(self, group: str, step: int) -> int:
         conv1 = self.recipe.conv1_drop_epochs if group.startswith("conv1") else ()
-        epochs = () if self.holds(group) else self.recipe.drop_epochs + conv1
+        epochs = conv1 if self.holds(group) else self.recipe.drop_epochs + conv1  # 2012 source, layer-params-149
         return sum(self.passed(epoch, step) for epoch in epochs)
 
     def passed(self, epoch: int, step: int) -> bool:

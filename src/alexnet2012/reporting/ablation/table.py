@@ -146,7 +146,8 @@ def about_2012(variant: str, recipe: str) -> str:
     """Whose 2012's figures are, on what data, and how they compare unlike things with the variant of ``recipe``."""
     given = of_2012(variant)
     unlike = given.unlike_in(recipe) if isinstance(given, Difference2012) else ""
-    return "; ".join(part for part in (whose(given), given.data, unlike and f"unlike: {unlike}") if part)
+    data = given.data or ("data not said" if whose(given) else "")
+    return "; ".join(part for part in (whose(given), data, unlike and f"unlike: {unlike}") if part)
 
 
 @styled
