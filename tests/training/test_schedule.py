@@ -39,7 +39,7 @@ def test_the_papers_rates_drop_after_these_shares_of_all_steps(steps: int, epoch
      (71, 1e-4, 1e-5), (72, 1e-4, 0), (78, 1e-4, 0), (79, 1e-5, 0), (91, 1e-5, 0)],
 )  # fmt: skip
 def test_the_sources_rates(epoch: int, weights: float, conv1: float) -> None:
-    """91 epochs of 10 steps, counted from 1; conv1 has one more drop and is frozen at last; other biases keep theirs."""
+    """91 epochs of 10 steps, counted from 1; conv1 has one more drop and freezes at last, other biases keep theirs."""
     schedule = make("steps", source_recipe(), 910)
     for step in (10 * (epoch - 1), 10 * (epoch - 1) + 9):
         assert rates(schedule, step) == {

@@ -89,7 +89,7 @@ def test_2012_stands_beside(variant: str, measure: int, text: str) -> None:
         ("no-exchange", ["authors' #150", "ILSVRC-2012 validation"]),
         ("exchange-at-conv4", ["authors' #133", "ILSVRC-2012 validation", "unlike: #133 is an older net, stopped"]),
         ("one-tower", ["paper §3.2, authors' #145-half", "ILSVRC-2010 test"]),
-        ("without-conv3", ["paper §7"]),
+        ("without-conv3", ["paper §7", "data not said"]),
     ],
 )
 def test_2012_s_figures_say_whose_they_are_on_what_and_what_is_unlike(variant: str, said: list[str]) -> None:
