@@ -49,7 +49,7 @@ def run_contents(step: int = 7, seed: int = 0, recipe: Recipe | None = None) -> 
     weights = {name: weight.detach() for name, weight in AlexNet(recipe, 5, seed).named_parameters()}
     return {
         "weights": weights,
-        "velocities": {name: torch.zeros_like(weight) for name, weight in weights.items()},
+        "optimizer": {"velocity": {name: torch.zeros_like(weight) for name, weight in weights.items()}},
         "recipe": dataclasses.asdict(recipe),
         "classes": 5,
         "schedule": {"best": math.inf, "epochs_since_best": 0, "plateau_drops": 0},

@@ -142,10 +142,10 @@ def write_run(directory: Path) -> None:
     net = AlexNet(RECIPE, 3)
     weights = {name: weight.detach() for name, weight in net.named_parameters()}
     contents = {
-        "weights": weights, "velocities": weights, "recipe": dataclasses.asdict(RECIPE), "classes": 3, "step": 4,
+        "weights": weights, "optimizer": {"velocity": weights}, "recipe": dataclasses.asdict(RECIPE), "classes": 3,
         "schedule": {"best": 40.0, "epochs_since_best": 0, "plateau_drops": 0}, "images": 6, "best_top1_error": 40.0,
-        "epochs_since_best": 0, "validation_pending": False, "streams": 2, "seed": 0, "settings": settings.identity(),
-        **checkpoint.describe_data(train.classes, statistics),
+        "step": 4, "epochs_since_best": 0, "validation_pending": False, "streams": 2, "seed": 0,
+        "settings": settings.identity(), **checkpoint.describe_data(train.classes, statistics),
     }  # fmt: skip
     for step in (4, 5):
         checkpoint.save(home.checkpoints / f"step-{step:09d}.pt", contents | {"step": step})

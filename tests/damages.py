@@ -303,7 +303,7 @@ def strange_tensor(tensor: Any, draw: random.Random) -> Any:
 def strange_checkpoint(path: Path, draw: random.Random) -> None:
     saved = torch.load(path, weights_only=True)
     saved = {name: dict(value) if isinstance(value, dict) else value for name, value in saved.items()}
-    kinds = ("weights", "weights", "velocities", "statistics", "recipe", "class names", "harm")
+    kinds = ("weights", "weights", "optimizer", "statistics", "recipe", "class names", "harm")
     kind = draw.choice([kind for kind in kinds if kind in saved or kind in ("class names", "harm")] + ["top"])
     if kind == "harm":
         saved["more"] = Harm()
@@ -317,12 +317,12 @@ def strange_checkpoint(path: Path, draw: random.Random) -> None:
         name = draw.choice(sorted(saved))
         saved[name] = draw.choice((None, "text", -1, 10**9, float("nan"), [], {}, torch.zeros(3), True))
     else:
-        name = draw.choice(sorted(saved[kind]))
+        tensors = saved[kind]["velocity"] if kind == "optimizer" else saved[kind]
+        name = draw.choice(sorted(tensors))
         if draw.random() < 0.2:
-            del saved[kind][name]
+            del tensors[name]
         else:
-            tensor = saved[kind][name]
-            saved[kind][name] = strange_tensor(tensor if tensor.ndim else tensor[None], draw)
+            tensors[name] = strange_tensor(tensors[name] if tensors[name].ndim else tensors[name][None], draw)
     torch.save(saved, path)
 
 

@@ -142,6 +142,12 @@ def last(run: Path) -> dict:
     return checkpoint.load(run / "checkpoints" / "last.pt")
 
 
+def tensors(saved: dict) -> dict[str, torch.Tensor]:
+    """The weights and velocities of a checkpoint by name: "velocity of towers.0.conv1.weight"."""
+    kinds = {"weights": saved["weights"], **saved["optimizer"]}
+    return {f"{kind} of {name}": tensor for kind, by_name in kinds.items() for name, tensor in by_name.items()}
+
+
 def state(run: Path) -> tuple[str, int]:
     said = json.loads((run / "state.json").read_text())
     return said["state"], said["step"]
@@ -155,8 +161,8 @@ def assert_same_to_the_bit(run: Path, whole: Path) -> None:
         return [{name: value for name, value in row.items() if name not in timed} for row in rows(run)]
 
     assert measured(run) == measured(whole)
-    for kind in ("weights", "velocities"):
-        assert all(torch.equal(value, last(whole)[kind][name]) for name, value in last(run)[kind].items())
+    ours, theirs = tensors(last(run)), tensors(last(whole))
+    assert ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
 def write_tree(directory: Path, classes: int = 5, train: int = 8, val: int = 3) -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import run_contents, some_statistics
+from running import tensors
 
 from alexnet2012 import AlexNet, paper_recipe, recipe, source_recipe
 from alexnet2012.core.errors import InputError
@@ -41,8 +42,7 @@ def trained_net(seed: int) -> tuple[AlexNet, PaperSGD]:
 
 def test_what_is_saved_is_loaded(file: Path) -> None:
     saved = checkpoint.load(file)
-    for kind in ("weights", "velocities"):
-        assert all(torch.equal(value, CONTENTS[kind][name]) for name, value in saved[kind].items())
+    assert all(torch.equal(value, tensors(CONTENTS)[name]) for name, value in tensors(saved).items())
     assert (saved["recipe"], saved["step"], saved["format"]) == (CONTENTS["recipe"], 7, checkpoint.FORMAT)
 
 
@@ -63,7 +63,7 @@ def test_the_whole_nets_weights_and_velocities_go_through_a_file(tmp_path: Path)
     of_run = run_contents(recipe=source_recipe(width=1 / 16))
     checkpoint.save(tmp_path / "net.pt", {**of_run, **checkpoint_store.gather_net(net, optimizer, Layout())})
     saved = checkpoint.load(tmp_path / "net.pt")
-    assert saved["weights"].keys() == saved["velocities"].keys() == dict(net.named_parameters()).keys()
+    assert saved["weights"].keys() == saved["optimizer"]["velocity"].keys() == dict(net.named_parameters()).keys()
 
     other, other_optimizer = trained_net(seed=2)
     checkpoint_store.restore_net(other, other_optimizer, saved)
@@ -82,10 +82,58 @@ def test_what_is_gathered_is_a_copy_that_training_cannot_change() -> None:
     assert any(not torch.equal(value, before[name]) for name, value in net.named_parameters())
 
 
-def test_shapes_of_the_other_tower_are_those_it_has() -> None:
-    net = AlexNet(paper_recipe(width=1 / 16), classes=5)
-    held = {name: tuple(value.shape) for name, value in net.named_parameters() if name.startswith("towers.1.")}
-    assert checkpoint_store.whole_shapes(net) == held
+def test_velocities_of_an_older_version_are_the_state_of_its_optimizer(tmp_path: Path) -> None:
+    for optimizer, kind in (("paper", "velocity"), ("sgd", "momentum_buffer")):
+        older = run_contents(recipe=paper_recipe(width=1 / 16, optimizer=optimizer))
+        older["velocities"] = older.pop("optimizer")["velocity"]
+        checkpoint.save(tmp_path / "older.pt", older)
+        saved = checkpoint.load(tmp_path / "older.pt")
+        assert "velocities" not in saved and saved["optimizer"].keys() == {kind}
+        assert saved["optimizer"][kind].keys() == saved["weights"].keys()
+        checkpoint.refuse_incomplete(saved, tmp_path / "older.pt")
+
+
+@pytest.mark.parametrize(
+    ("rule", "kinds"), [(torch.optim.Adam, {"step", "exp_avg", "exp_avg_sq"}), (torch.optim.SGD, set())]
+)
+def test_the_state_of_torchs_optimizers_goes_through_a_file_and_on_to_the_same_bits(
+    rule: type[torch.optim.Optimizer], kinds: set[str], tmp_path: Path
+) -> None:
+    whole, stopped, resumed = (AlexNet(paper_recipe(width=1 / 16), classes=5) for _ in range(3))
+    train(whole, rule(whole.parameters(), lr=1e-3), range(4))
+    optimizer = rule(stopped.parameters(), lr=1e-3)
+    train(stopped, optimizer, range(2))
+    checkpoint.save(tmp_path / "net.pt", run_contents() | checkpoint_store.gather_net(stopped, optimizer, Layout()))
+    optimizer = rule(resumed.parameters(), lr=1e-3)
+    saved = checkpoint.load(tmp_path / "net.pt")
+    assert saved["optimizer"].keys() == kinds
+    checkpoint_store.restore_net(resumed, optimizer, saved)
+    train(resumed, optimizer, range(2, 4))
+    assert all(map(torch.equal, resumed.parameters(), whole.parameters()))
+
+
+def train(net: AlexNet, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        optimizer.zero_grad()
+        images = 60 * torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(step))
+        net(images, step=step).square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (lambda weight: [weight], "history of towers.0.conv1.weight: a list, neither a number nor a tensor"),
+        (lambda weight: weight.norm(), "history: neither of the shape of conv1.weight nor equal in both towers"),
+        (lambda weight: weight.double(), "the history of towers.0.conv1.weight are torch.float64"),
+    ],
+)
+def test_state_that_another_layout_could_not_resume_from_is_refused_by_name(value: Any, said: str) -> None:
+    net, optimizer = trained_net(seed=1)
+    for weight in net.parameters():
+        optimizer.state[weight]["history"] = value(weight.detach())
+    with pytest.raises(InputError, match=f"the state of PaperSGD cannot be saved: {said}"):
+        checkpoint_store.gather_net(net, optimizer, Layout())
 
 
 def test_the_recipe_and_the_statistics_go_through_a_file(tmp_path: Path) -> None:
@@ -123,7 +171,10 @@ def with_value(value: float) -> torch.Tensor:
     ("keys", "value", "said"),
     [
         (["weights", WEIGHT], with_value(torch.nan), f"the weights of {WEIGHT} are not finite"),
-        (["velocities", WEIGHT], with_value(torch.inf), f"the velocities of {WEIGHT} are not finite"),
+        (["optimizer", "velocity", WEIGHT], with_value(torch.inf), f"the velocity of {WEIGHT} are not finite"),
+        (["optimizer", "velocity", WEIGHT], None, "velocity: conv3.weight of one tower is missing"),
+        (["optimizer", "velocity", "conv9.weight"], torch.zeros(1), "velocity: conv9.weight is of another net"),
+        (["optimizer", "velocity"], "text", "optimizer.*velocity.* is str, not dict"),
         (["weights", WEIGHT], CONTENTS["weights"][WEIGHT].int(), f"the weights of {WEIGHT} are torch.int32 of shape"),
         (
             ["weights", WEIGHT],
@@ -135,7 +186,11 @@ def with_value(value: float) -> torch.Tensor:
             CONTENTS["weights"][WEIGHT].to("meta"),
             f"the weights of {WEIGHT} are not a dense tensor",
         ),
-        (["weights", WEIGHT], torch.zeros(1), r"are torch.float32 of shape \(1,\), not float32 of \(12, 16, 3, 3\)"),
+        (
+            ["weights", WEIGHT],
+            torch.zeros(1),
+            r"are torch.float32 of shape \(1,\), not torch.float32 of \(12, 16, 3, 3\)",
+        ),
         (["weights", WEIGHT], torch.zeros(1).expand(12, 16, 3, 3), f"the weights of {WEIGHT} repeat their values"),
         (["weights", WEIGHT], "text", f"the weights of {WEIGHT} are not a dense tensor"),
         (["weights", WEIGHT], None, f"weights: {WEIGHT} is missing"),
@@ -151,7 +206,7 @@ def with_value(value: float) -> torch.Tensor:
         (["statistics", "images"], "many", r"images.* is str, not Tensor"),
         (["recipe", "width"], float("nan"), "recipe field width is 'nan'"),
         (["recipe", "kernels"], "many", "recipe field kernels is 'many'"),
-        (["recipe", "kernels"], (10**9,) * 5, "width 0.0625: conv1 would have|of another net|not float32 of"),
+        (["recipe", "kernels"], (10**9,) * 5, "width 0.0625: conv1 would have|of another net|not torch.float32 of"),
         (["recipe", "lrn"], 1, "recipe field lrn is '1'"),
         (["step"], -1, "step.* is '-1'"),
         (["best_top1_error"], float("nan"), "best_top1_error.* is 'nan'"),
@@ -276,9 +331,10 @@ def test_a_checkpoint_that_is_not_finite_is_passed_over_and_said(tmp_path: Path)
     store = CheckpointStore(tmp_path, keep=3)
     assert store.last_good() == "none"
     store.save(contents(5), [])
-    store.save({**contents(6), "velocities": {**CONTENTS["velocities"], WEIGHT: with_value(torch.inf)}}, [])
+    velocity = {**CONTENTS["optimizer"]["velocity"], WEIGHT: with_value(torch.inf)}
+    store.save({**contents(6), "optimizer": {"velocity": velocity}}, [])
     store.wait()
-    said = f"{tmp_path / 'step-000000006.pt'}: the velocities of {WEIGHT} are not finite; passed over"
+    said = f"{tmp_path / 'step-000000006.pt'}: the velocity of {WEIGHT} are not finite; passed over"
     assert store.newest() == (tmp_path / "step-000000005.pt", [said])
     assert store.last_good() == str(tmp_path / "step-000000005.pt")
 

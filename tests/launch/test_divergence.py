@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from host_reads import NoHostReads
-from running import SMALL, TRAIN, here, losses, on_ranks, rows, state
+from running import SMALL, TRAIN, here, losses, on_ranks, rows, state, tensors
 from torch import Tensor
 
 from alexnet2012.training.trainer import Trainer
@@ -27,7 +27,7 @@ def newest_of_finite(run: Path) -> Path:
     paths = sorted((run / "checkpoints").glob("*.pt"))
     for path in paths:
         saved = torch.load(path, weights_only=True)
-        assert all(value.isfinite().all() for kind in ("weights", "velocities") for value in saved[kind].values()), path
+        assert all(value.isfinite().all() for value in tensors(saved).values()), path
     return max((run / "checkpoints").glob("step-*.pt"))
 
 
@@ -71,7 +71,7 @@ def spoil_weight(trainer: Trainer) -> None:
         ({"before": spoil_weight}, 2, "the loss is nan at learning rate 0.001; largest activations conv1 "),
         ({"before": spoil_gradient}, 2, "the gradient is not finite from conv4 backward, at learning rate 0.001; last"),
         ({"before": spoil_gradient}, 3, "the gradient is not finite from conv4 backward, at learning rate 0.001; last"),
-        ({"after": spoil_velocity}, 2, "the velocities of conv2 are not finite; last good checkpoint"),
+        ({"after": spoil_velocity}, 2, "the optimizer states of conv2 are not finite; last good checkpoint"),
     ],
     ids=["loss", "gradient", "gradient where a save is due", "velocity"],
 )

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import SMALL, TRAIN, here, losses, on_ranks, rows, torchrun, write_tree
+from running import SMALL, TRAIN, here, last, losses, on_ranks, rows, tensors, torchrun, write_tree
 
 from alexnet2012.evaluation import checkpoint
 
 EVALUATE = TRAIN.with_name("evaluate.py")
 HOLDINGS = Path(__file__).with_name("train_and_tell_holdings.py")
+ADAM = Path(__file__).with_name("train_with_adam.py")
 COMPILED = Path(__file__).with_name("train_compiled.py")
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 LAYOUTS = {"two": (2, ()), "four": (4, ()), "together": (2, ("--placement", "together"))}
@@ -42,11 +43,25 @@ def test_weights_and_velocities_are_those_of_one_process(one_process: Path, othe
 
     To 1 % of a tensor's largest: conv1's biases sum 3,025 places that nearly cancel, in float32 in another order.
     """
-    expected, saved = (checkpoint.load(run / "checkpoints" / "last.pt") for run in (one_process, other))
-    for kind in ("weights", "velocities"):
-        assert saved[kind].keys() == expected[kind].keys()
-        for name, value in expected[kind].items():
-            assert (saved[kind][name] - value).abs().max() <= 0.01 * value.abs().max(), name
+    expected, saved = tensors(last(one_process)), tensors(last(other))
+    assert saved.keys() == expected.keys()
+    for name, value in expected.items():
+        assert (saved[name] - value).abs().max() <= 0.01 * value.abs().max(), name
+
+
+def test_adam_goes_on_in_one_layout_from_what_the_other_saved(tree: Path, tmp_path: Path) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    flags = (*SMALL, "--data", tree, "--out")
+    assert here(ADAM, *flags, whole, "--max-steps", 6).code == 0
+    assert here(ADAM, *flags, run, "--max-steps", 2).code == 0
+    ended = on_ranks(2, ADAM, *flags, run, "--max-steps", 4)
+    assert ended.code == 0, ended.err
+    kinds = {"step", "exp_avg", "exp_avg_sq"}
+    assert last(run)["optimizer"].keys() == kinds
+    assert all(last(run)["optimizer"][kind].keys() == last(whole)["weights"].keys() for kind in kinds)
+    assert {step.item() for step in last(run)["optimizer"]["step"].values()} == {4}
+    assert here(ADAM, *flags, run, "--max-steps", 6).code == 0
+    assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
 
 
 def test_validation_counts_every_image_once(one_process: Path, other: Path) -> None:

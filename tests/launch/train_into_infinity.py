@@ -42,7 +42,8 @@ def telling(self: Trainer) -> str:
     finally:
         saved, changed = checkpoint.load(self.run.last), []
         for name, weight in self.net.named_parameters():
-            pairs = (weight, saved["weights"][name]), (self.optimizer.velocity(weight), saved["velocities"][name])
+            velocity = self.optimizer.state[weight]["velocity"]
+            pairs = (weight, saved["weights"][name]), (velocity, saved["optimizer"]["velocity"][name])
             changed += [name for ours, theirs in pairs if not torch.equal(ours, theirs)]
         (self.run.path / f"changed-{RANK}.json").write_text(json.dumps(changed))
 

@@ -7,7 +7,7 @@ import torch
 
 from alexnet2012 import AlexNet, paper_recipe
 from alexnet2012.distributed.layout import Layout
-from alexnet2012.training.monitor import broken_layers, dead_units
+from alexnet2012.training.monitor import broken_layers, dead_units, layer_sizes, layer_weights
 
 
 @pytest.fixture
@@ -35,3 +35,16 @@ def test_layers_with_a_value_that_is_not_finite(net: AlexNet, value: float) -> N
     net.held[1].fc7.weight.data[5, :2] = torch.tensor([value, -value])
     found = broken_layers(net, Layout(), lambda weight: weight)
     assert [layer for layer, broken in zip(net.layers, found, strict=True) if broken] == ["conv2", "fc7"]
+
+
+def test_the_update_of_a_layer_is_what_a_step_added_in_both_towers(net: AlexNet) -> None:
+    before = layer_weights(net)
+    for tower in net.held:
+        for weight in tower.parameters():
+            weight.grad = torch.full_like(weight, 2.0)
+        tower.conv2.weight.data *= 1.25
+    found = layer_sizes(net, before, Layout())
+    assert found["update to weights/conv2"] == pytest.approx(0.2)
+    assert found["update to weights/conv3"] == 0
+    count = sum(tower.conv2.weight.numel() for tower in net.held)
+    assert found["gradient norm/conv2"] == pytest.approx(2 * count**0.5)

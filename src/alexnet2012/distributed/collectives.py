@@ -12,6 +12,7 @@ from torch import Tensor
 from alexnet2012.core.errors import Failure, InputError
 from alexnet2012.distributed.layout import Layout
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -111,11 +112,9 @@ class PendingMean:
         return self.on_host.tolist()
 
 
-def collect(layout: Layout, mine: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Rank 0 gets copies of the tensors of both towers by name, on the CPU; the others nothing of use.
-
-    ``shapes`` names every tensor of the peer of rank 0's pair, in one order on both ranks. Only that pair talks.
-    """
+def collect(layout: Layout, mine: dict[K, Tensor]) -> dict[K, Tensor]:
+    """Rank 0 gets copies of the float32 tensors of both towers by name, on the CPU; the others nothing of use."""
+    shapes = gather(layout, {name: tensor.shape for name, tensor in mine.items()})
     if layout.replica > 0:
         return {}
     held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in mine.items()}
@@ -123,9 +122,9 @@ def collect(layout: Layout, mine: dict[str, Tensor], shapes: dict[str, tuple[int
         return held
     pair = layout.groups["pair"]
     with layout.waiting():
-        for name in sorted(shapes):
+        for name, shape in shapes[1].items():
             if layout.is_main:
-                arriving = torch.empty(shapes[name], device=layout.devices[0] if layout.backend == "nccl" else "cpu")
+                arriving = torch.empty(shape, device=layout.devices[0] if layout.backend == "nccl" else "cpu")
                 dist.recv(arriving, group=pair, group_src=1)
                 held[name] = arriving.cpu()
             else:

@@ -11,6 +11,7 @@ import types
 import typing
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ FORM = {  # of what it holds; a run goes on only from one with all of it
     "classes": is_count,
     "class_names": [str],
     "statistics": dict,
-    "velocities?": dict,
+    "optimizer?": dict,
     "schedule?": lambda state: isinstance(state, dict) and all(map(is_number, state.values())),
     "step?": is_count,
     "images?": is_count,
@@ -93,22 +94,59 @@ def validate(saved: dict[str, Any]) -> None:
     if len(saved["class_names"]) != classes or classes < 2:
         raise ValueError(f"{len(saved['class_names'])} names of {classes} classes")
     shapes = parameter_shapes(recipe, classes)
-    for kind in {"weights", "velocities"} & saved.keys():
-        if different := sorted(shapes.keys() ^ saved[kind].keys(), key=str):
-            raise ValueError(f"{kind}: {different[0]} is {'missing' if different[0] in shapes else 'of another net'}")
-        for name, shape in shapes.items():
-            refuse_tensor(f"{kind} of {name}", saved[kind][name], shape)
+    if different := sorted(shapes.keys() ^ saved["weights"].keys(), key=str):
+        raise ValueError(f"weights: {different[0]} is {'missing' if different[0] in shapes else 'of another net'}")
+    for name, shape in shapes.items():
+        refuse_tensor(f"weights of {name}", saved["weights"][name], shape)
+    if "velocities" in saved:  # written before every optimizer's state could be saved
+        saved["optimizer"] = {"momentum_buffer" if recipe.optimizer == "sgd" else "velocity": saved.pop("velocities")}
+    refuse_state(saved.get("optimizer", {}), shapes, recipe.towers)
     side = statistics_in(saved).mean.shape[0]
     if recipe.mean_subtracted and side != recipe.image_size:
         raise ValueError(f"a mean image of side {side}, for images of {recipe.image_size}")
 
 
-def refuse_tensor(name: str, tensor: Any, shape: tuple[int, ...]) -> None:
-    """Raises ValueError for anything but a dense float32 tensor of ``shape`` in main memory, all values finite."""
+def refuse_state(state: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], towers: int) -> None:
+    """Check an optimizer's state, such as velocities: by its kind and the name of the parameter.
+
+    A tensor of the parameter's shape is the parameter's own. The rest, such as a count of steps, must be equal in all
+    towers: another layout could not resume from it. Raises ValueError, naming it, for anything else.
+    """
+    for kind, by_name in state.items():
+        require(by_name, dict, f"optimizer[{kind!r}]")
+        shared: dict[str, list[Any]] = {}
+        for name, value in by_name.items():
+            if name not in shapes:
+                raise ValueError(f"{kind}: {name} is of another net")
+            rest = refuse_value(f"{kind} of {name}", value, shapes[name])
+            shared.setdefault(name.split(".", 2)[2], []).append(rest)
+        for parameter, values in shared.items():
+            if len(values) != towers:
+                raise ValueError(f"{kind}: {parameter} of one tower is missing")
+            if any(value != values[0] for value in values):
+                raise ValueError(f"{kind}: neither of the shape of {parameter} nor equal in both towers")
+
+
+def refuse_value(name: str, value: Any, shape: tuple[int, ...]) -> Any:
+    """Check the state of a parameter of ``shape``; returns what of it must be equal in all towers.
+
+    Raises ValueError for what is neither a number nor a tensor.
+    """
+    if isinstance(value, Tensor):
+        own = tuple(value.shape) == shape
+        refuse_tensor(name, value, tuple(value.shape), torch.float32 if own else value.dtype)
+        return None if own else value.tolist()
+    if not (value is None or isinstance(value, bool | int | float)):
+        raise ValueError(f"{name}: a {type(value).__name__}, neither a number nor a tensor")
+    return value
+
+
+def refuse_tensor(name: str, tensor: Any, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
+    """Raises ValueError for anything but a dense tensor of ``shape`` in main memory, all values finite."""
     if not isinstance(tensor, Tensor) or (tensor.layout, tensor.device.type) != (torch.strided, "cpu"):
         raise ValueError(f"the {name} are not a dense tensor")
-    if tensor.dtype != torch.float32 or tuple(tensor.shape) != shape:
-        raise ValueError(f"the {name} are {tensor.dtype} of shape {tuple(tensor.shape)}, not float32 of {shape}")
+    if (tensor.dtype, tuple(tensor.shape)) != (dtype, shape):
+        raise ValueError(f"the {name} are {tensor.dtype} of shape {tuple(tensor.shape)}, not {dtype} of {shape}")
     if tensor.untyped_storage().nbytes() < tensor.nbytes:
         raise ValueError(f"the {name} repeat their values")
     if not tensor.sum().isfinite():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import sys
@@ -11,14 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.core.errors import InputError
-from alexnet2012.distributed.collectives import collect
+from alexnet2012.distributed.collectives import broadcast_from_main, collect, gather
 from alexnet2012.distributed.layout import Layout
 from alexnet2012.evaluation import checkpoint
 from alexnet2012.network import AlexNet
-from alexnet2012.training.optimizer import PaperSGD
+from alexnet2012.training.optimizer import own_state
 
 NAMED = ("last.pt", "best.pt")
 
@@ -111,29 +113,51 @@ def give_name(path: Path, name: Path) -> None:
             shutil.copyfile(path, partial)
 
 
-def gather_net(net: AlexNet, optimizer: PaperSGD, layout: Layout) -> dict[str, dict[str, Tensor]]:
-    """``weights`` and ``velocities`` of both towers by name, whole on rank 0, on the CPU."""
-    shapes = whole_shapes(net) if layout.split else {}
-    weights: dict[str, Tensor] = dict(net.named_parameters())
-    velocities = {name: optimizer.velocity(weight) for name, weight in weights.items()}
-    return {
-        "weights": collect(layout, weights, shapes),
-        "velocities": collect(layout, velocities, shapes),
-    }
+def gather_net(net: AlexNet, optimizer: Optimizer, layout: Layout) -> dict[str, dict[str, Any]]:
+    """``weights`` of both towers by name, and the ``optimizer``'s state by kind and name; whole on rank 0, on the CPU.
+
+    Raises InputError, on every rank, for state that no other layout could resume from.
+    """
+    tensors: dict[tuple[str, str], Tensor] = {}
+    others: dict[tuple[str, str], Any] = {}
+    for name, weight in net.named_parameters():
+        own = own_state(optimizer, weight)
+        tensors |= {(kind, name): value for kind, value in own.items()}
+        rest = {kind: value for kind, value in optimizer.state.get(weight, {}).items() if kind not in own}
+        others |= {(kind, name): value.cpu() if isinstance(value, Tensor) else value for kind, value in rest.items()}
+    weights = collect(layout, dict(net.named_parameters()))
+    found: dict[tuple[str, str], Any] = dict(collect(layout, tensors))
+    for held in gather(layout, others):
+        found |= held
+    state: dict[str, dict[str, Any]] = {}
+    for (kind, name), value in found.items():
+        state.setdefault(kind, {})[name] = value
+
+    def check() -> None:
+        try:
+            checkpoint.refuse_state(
+                state, {name: tuple(weight.shape) for name, weight in weights.items()}, len(net.towers)
+            )
+        except ValueError as error:
+            raise InputError(f"the state of {type(optimizer).__name__} cannot be saved: {error}") from error
+
+    broadcast_from_main(layout, check)
+    return {"weights": weights, "optimizer": state}
 
 
-def whole_shapes(net: AlexNet) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter of the net's tower 1."""
-    shapes = {}
-    for layer in net.recipe.layers:
-        shape = net.weight_shape(layer, 1)
-        shapes[f"towers.1.{layer}.weight"], shapes[f"towers.1.{layer}.bias"] = shape, shape[:1]
-    return shapes
+def restore_net(net: AlexNet, optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Take the towers held here, and the ``optimizer``'s state of them, from a checkpoint."""
+    names = {weight: name for name, weight in net.named_parameters()}
+    state: dict[int, dict[str, Any]] = {}  # by the parameters' order in the optimizer, as torch has it
+    for index, weight in enumerate(weight for group in optimizer.param_groups for weight in group["params"]):
+        weight.data.copy_(saved["weights"][names[weight]])
+        of_weight = {kind: by_name.get(names[weight]) for kind, by_name in saved["optimizer"].items()}
+        state[index] = {kind: laid_out_as(weight, value) for kind, value in of_weight.items() if value is not None}
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 
-def restore_net(net: AlexNet, optimizer: PaperSGD, saved: dict[str, Any]) -> None:
-    """Take the towers held here, and their velocities, from a checkpoint."""
-    with torch.no_grad():
-        for name, weight in net.named_parameters():
-            weight.copy_(saved["weights"][name])
-            optimizer.velocity(weight).copy_(saved["velocities"][name])
+def laid_out_as(weight: Tensor, value: Any) -> Any:
+    """A copy of ``value``; where it has the shape of ``weight``, on its device and in its order in memory."""
+    if isinstance(value, Tensor) and value.shape == weight.shape:
+        return torch.empty_like(weight).copy_(value)
+    return copy.deepcopy(value)

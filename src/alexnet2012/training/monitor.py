@@ -12,7 +12,6 @@ from alexnet2012.distributed.collectives import reduce
 from alexnet2012.distributed.layout import Layout
 from alexnet2012.evaluation.evaluate import evaluating
 from alexnet2012.network import AlexNet
-from alexnet2012.training.optimizer import PaperSGD
 
 
 @torch.no_grad()
@@ -29,17 +28,22 @@ def broken_layers(net: AlexNet, layout: Layout, value: Callable[[Tensor], Any]) 
 
 
 @torch.no_grad()
-def layer_sizes(net: AlexNet, optimizer: PaperSGD, layout: Layout) -> dict[str, float]:
-    """Norm of each layer's gradient, and of its last update over that of its weights; both towers together."""
+def layer_weights(net: AlexNet) -> list[Tensor]:
+    """Copies of the weights held here: of a tower's layers in order, tower by tower."""
+    return [getattr(tower, layer).weight.detach().clone() for tower in net.held for layer in net.layers]
+
+
+@torch.no_grad()
+def layer_sizes(net: AlexNet, before: list[Tensor], layout: Layout) -> dict[str, float]:
+    """Norm of each layer's gradient, and of the update of its weights ``before`` over theirs; both towers together."""
     layers = net.layers
     squares = torch.zeros(len(layers), 3, device=layout.devices[0])
-    for tower in net.held:
-        for row, layer in enumerate(layers):
-            weight = getattr(tower, layer).weight
-            sizes = [weight.grad.norm(), optimizer.last_change(weight).norm(), weight.norm()]
-            squares[row] += torch.stack(sizes).square().to(squares.device)
-    gradient, update, weights = reduce(layout, squares, "pair").sqrt().unbind(1)
-    ratios = (update / weights).tolist()
+    weights = [getattr(tower, layer).weight for tower in net.held for layer in layers]
+    for row, (weight, old) in enumerate(zip(weights, before, strict=True)):
+        sizes = [weight.grad.norm(), (weight - old).norm(), weight.norm()]
+        squares[row % len(layers)] += torch.stack(sizes).square().to(squares.device)
+    gradient, update, weight = reduce(layout, squares, "pair").sqrt().unbind(1)
+    ratios = (update / weight).tolist()
     names = [f"gradient norm/{layer}" for layer in layers] + [f"update to weights/{layer}" for layer in layers]
     return dict(zip(names, gradient.tolist() + ratios, strict=True))
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from alexnet2012.recipe import Recipe
 from alexnet2012.training import optimizer_native
 
 
-class PaperSGD(torch.optim.Optimizer):
+class PaperSGD(Optimizer):
     """v <- momentum * v - weight_decay * lr * w - lr * gradient;  w <- w + v (P §5).
 
     The rate sits inside the velocity, so a drop of the rate reaches the step only as the velocity turns over;
@@ -88,36 +90,25 @@ class PaperSGD(torch.optim.Optimizer):
             state["velocity"] = torch.zeros_like(weight)
         return state["velocity"]
 
-    def last_change(self, weight: Tensor) -> Tensor:
-        """What the last step added to ``weight``."""
-        return self.velocity(weight)
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "paper": PaperSGD,
+    "sgd": functools.partial(torch.optim.SGD, fused=True),  # what is fused heeds ``found_inf``
+}
 
 
-class TorchSGD(torch.optim.SGD):
-    """``torch.optim.SGD``, with its momentum buffers by the name that checkpoints use."""
-
-    found_inf: Tensor | None = None  # as above: what is fused heeds it
-
-    def __init__(self, params: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
-        super().__init__(params, lr, momentum, fused=True)
-
-    def velocity(self, weight: Tensor) -> Tensor:
-        """The momentum buffer of ``weight``: a sum of gradients, without the rate."""
-        state = self.state[weight]
-        if state.get("momentum_buffer") is None:
-            state["momentum_buffer"] = torch.zeros_like(weight)
-        return state["momentum_buffer"]
-
-    def last_change(self, weight: Tensor) -> Tensor:
-        """What the last step added to ``weight``, but for weight decay without momentum, which no reference net has."""
-        group = next(group for group in self.param_groups if any(weight is one for one in group["params"]))
-        return -group["lr"] * (self.velocity(weight) if group["momentum"] else weight.grad)
-
-
-def make_optimizer(net: nn.Module, recipe: Recipe) -> PaperSGD:
+def make_optimizer(net: nn.Module, recipe: Recipe) -> Optimizer:
     """The rule that ``recipe.optimizer`` names."""
-    rule = PaperSGD if recipe.optimizer == "paper" else TorchSGD
-    return cast(PaperSGD, rule(parameter_groups(net, recipe), recipe.lr, recipe.momentum))
+    return OPTIMIZERS[recipe.optimizer](parameter_groups(net, recipe), lr=recipe.lr)
+
+
+def own_state(optimizer: Optimizer, weight: Tensor) -> dict[str, Tensor]:
+    """State of ``weight`` that has its shape, in float32, by kind: "velocity", or Adam's "exp_avg" and "exp_avg_sq"."""
+    return {
+        kind: value
+        for kind, value in optimizer.state.get(weight, {}).items()
+        if isinstance(value, Tensor) and value.shape == weight.shape and value.dtype == torch.float32
+    }
 
 
 def parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

@@ -26,8 +26,8 @@ from alexnet2012.network.exchange import exchange_between
 from alexnet2012.training.batches import TrainingBatches
 from alexnet2012.training.checkpoint_store import CheckpointStore, gather_net, restore_net
 from alexnet2012.training.clock import Clock, Pace
-from alexnet2012.training.monitor import broken_layers, dead_units, explain_divergence, layer_sizes
-from alexnet2012.training.optimizer import make_optimizer
+from alexnet2012.training.monitor import broken_layers, dead_units, explain_divergence, layer_sizes, layer_weights
+from alexnet2012.training.optimizer import PaperSGD, make_optimizer, own_state
 from alexnet2012.training.run_directory import RunDirectory
 from alexnet2012.training.run_log import RunLog
 from alexnet2012.training.schedule import SCHEDULES
@@ -47,6 +47,7 @@ class Outcome:
     means: PendingMean  # over all ranks: loss, top-1 error (0..1), share of ranks asked to stop, of ranks out of data
     broken: PendingMean  # over all ranks, by layer: above 0 where the gradient is not finite
     pace: Pace | None  # of the steps since the last report, where this step is reported
+    before: list[Tensor]  # the layers' weights before it, where it is monitored; else empty
 
 
 @dataclass
@@ -93,6 +94,7 @@ class Trainer:
         self.validation_pending = False  # whether an epoch has ended without its validation, which a stop has put off
         self.log: RunLog | None = None
         self.unread: tuple[int, float, PendingMean] | None = None  # the last step, its rate, its broken layers
+        self.skip: Tensor | None = None  # (), float32: not 0 once a loss or gradient was not finite
 
     def resume(self, saved: dict[str, Any]) -> None:
         """Go on from a checkpoint, of any layout."""
@@ -172,9 +174,12 @@ class Trainer:
         loss.backward()
         self.layout.begin("the update")
         broken = PendingMean(self.layout, broken_layers(self.net, self.layout, lambda weight: weight.grad))
+        whole = self.plan.rows(self.step - 1) == self.recipe.batch_size  # of less, a replica may have no row
+        before = layer_weights(self.net) if whole and self.due(self.settings.log_every * MONITOR_EVERY) else []
         self.update(means.mean[0], broken.mean)
         reported = self.due(self.settings.log_every) or self.step == self.last_step
-        return Outcome(self.step, self.learning_rate(), images, means, broken, self.clock.read() if reported else None)
+        pace = self.clock.read() if reported else None
+        return Outcome(self.step, self.learning_rate(), images, means, broken, pace, before)
 
     def of_global_batch(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and top-1 error (0..1) of this replica's rows, whose mean over the replicas is that over all rows.
@@ -193,8 +198,9 @@ class Trainer:
         The device decides: the host, which reads it later, does not wait.
         """
         skip = ((broken > 0).any() | ~loss.isfinite()).float()
-        before = self.optimizer.found_inf
-        self.optimizer.found_inf = skip if before is None else torch.maximum(before, skip)
+        self.skip = skip if self.skip is None else torch.maximum(self.skip, skip)
+        if isinstance(self.optimizer, PaperSGD) or self.optimizer.defaults.get("fused"):  # others do not know of it
+            self.optimizer.found_inf = self.skip  # type: ignore[attr-defined]
         self.optimizer.step()
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
@@ -241,9 +247,14 @@ class Trainer:
             )
 
     def refuse_broken_net(self) -> None:
-        """Raises Diverged, on every rank, if the last gradient, a weight or a velocity is not finite."""
+        """Raises Diverged, on every rank, if the last gradient, a weight or the optimizer's state is not finite."""
         self.refuse_broken_gradient()
-        for what, value in (("weights", lambda weight: weight), ("velocities", self.optimizer.velocity)):
+
+        def state(weight: Tensor) -> Tensor:
+            sums = [value.sum() for value in own_state(self.optimizer, weight).values()]
+            return torch.stack([*sums, weight.new_zeros(())])
+
+        for what, value in (("weights", lambda weight: weight), ("optimizer states", state)):
             broken = reduce(self.layout, broken_layers(self.net, self.layout, value))
             if layers := list(compress(self.net.layers, broken.tolist())):
                 self.raise_diverged(self.step, f"the {what} of {', '.join(layers)} are not finite")
@@ -260,9 +271,8 @@ class Trainer:
     def report(self, outcome: Outcome, pace: Pace, loss: float, wrong: float) -> None:
         """A row and a line; now and then a look inside. Every rank takes part in the look."""
         inside: dict[str, float] = {}
-        whole = self.plan.rows(outcome.step - 1) == self.recipe.batch_size  # of less, a replica may have no row
-        if whole and self.due(self.settings.log_every * MONITOR_EVERY):
-            inside = layer_sizes(self.net, self.optimizer, self.layout)
+        if outcome.before:
+            inside = layer_sizes(self.net, outcome.before, self.layout)
             inside |= dead_units(self.net, outcome.images) if self.recipe.activation == "relu" else {}
         if self.log is None:
             return
