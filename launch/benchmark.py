@@ -22,7 +22,7 @@ from alexnet2012.benchmark import evaluation, exchange, growth, loading, lrn, tr
 from alexnet2012.benchmark.compare import Figure
 from alexnet2012.benchmark.report import machine, speed_lines
 from alexnet2012.benchmark.synthetic import refuse_small
-from alexnet2012.core.atomic_files import write_text
+from alexnet2012.core.atomic_files import write_output
 from alexnet2012.core.command_line import Parser, main
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.threads import cores
@@ -96,7 +96,8 @@ def tell(figures: list[Figure], described: dict[str, str], file: Path | None) ->
     print(*speed_lines(figures), "; ".join(f"{name} {value}" for name, value in described.items()), sep="\n")
     if file:
         report = {"machine": described, "figures": [dataclasses.asdict(figure) for figure in figures]}
-        write_text(file, json.dumps(report, indent=1) + "\n")
+        with write_output(file) as written:
+            written.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def measured(given: Namespace, device: torch.device) -> Iterator[Figure]:

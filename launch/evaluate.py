@@ -9,7 +9,7 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from alexnet2012.core.atomic_files import atomic_write, write_text
+from alexnet2012.core.atomic_files import write_output
 from alexnet2012.core.command_line import Parser, alike, loader, main
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
@@ -141,16 +141,15 @@ def report(given: Namespace, assessment: Assessment) -> None:
     members, predictions = given.average or given.checkpoints, assessment.predictions
     print("\n".join(table(members, assessment)), flush=True)
     if given.json:
-        write_text(given.json, json.dumps(summary(members, assessment), indent=2) + "\n")
-    if given.predictions:
-        with atomic_write(given.predictions) as partial:
-            predictions[assessment.crops].save(partial)
-    if given.centre_predictions:
-        with atomic_write(given.centre_predictions) as partial:
-            predictions[1].save(partial)
+        with write_output(given.json) as file:
+            file.write_text(json.dumps(summary(members, assessment), indent=2) + "\n")
+    for path, crops in ((given.predictions, assessment.crops), (given.centre_predictions, 1)):
+        if path:
+            with write_output(path) as file:
+                predictions[crops].save(file)
     if given.per_class:
-        with atomic_write(given.per_class) as partial:
-            write_per_class(predictions[assessment.crops], partial)
+        with write_output(given.per_class) as file:
+            write_per_class(predictions[assessment.crops], file)
 
 
 if __name__ == "__main__":

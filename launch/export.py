@@ -8,7 +8,7 @@ import alexnet2012.core.openmp  # noqa: F401  (before torch)
 from argparse import Namespace
 from pathlib import Path
 
-from alexnet2012.core.atomic_files import atomic_write
+from alexnet2012.core.atomic_files import write_output
 from alexnet2012.core.command_line import Parser, main
 from alexnet2012.core.errors import InputError
 from alexnet2012.evaluation import checkpoint
@@ -49,15 +49,17 @@ def arguments() -> Namespace:
 def run(given: Namespace) -> None:
     net = load_checkpoint(given.checkpoint, "cpu")
     if given.safetensors:
-        with atomic_write(given.safetensors) as partial:
-            (save_grouped if given.grouped else save_safetensors)(net, partial)
+        with write_output(given.safetensors) as file:
+            (save_grouped if given.grouped else save_safetensors)(net, file)
         print(f"{given.safetensors}: {'grouped convolutions, LRN within each group' if given.grouped else 'the net'}")
     if given.onnx:
-        difference = save_onnx(net, given.onnx)
+        with write_output(given.onnx) as file:
+            difference = save_onnx(net, file)
         print(f"{given.onnx}: logits within {difference:.1e} of the net's in onnxruntime")
     if given.weights_of:
         saved = checkpoint.load(given.checkpoint)
-        save_with_weights_of(saved, given.weights_of, given.out, given.lrn_may_cross)
+        with write_output(given.out) as file:
+            save_with_weights_of(saved, given.weights_of, file, given.lrn_may_cross)
         print(f"{given.out}: the net of {given.checkpoint} with the weights of {given.weights_of}, for evaluation")
 
 

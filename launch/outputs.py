@@ -12,13 +12,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from alexnet2012.core.atomic_files import replaceable
 from alexnet2012.core.errors import InputError
 
 
 def output_file(text: str) -> Path:
     """A flag's value as a file that can be written."""
     path = Path(text)
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    written = Path(os.path.realpath(path)).parent if replaceable(path) else path
+    if path.is_dir() or not written.exists() or not os.access(written, os.W_OK):
         raise ArgumentTypeError(f"{text} cannot be written; name a file in a directory that exists")
     return path
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet2012.core.atomic_files import atomic_write, remove_partials, write_text
+from alexnet2012.core.atomic_files import atomic_write, remove_partials, write_output, write_text
 
 
 def names(directory: Path) -> list[str]:
@@ -78,3 +78,31 @@ def test_a_partial_file_elsewhere(tmp_path: Path) -> None:
         partial.write_text("new")
         assert names(tmp_path) == ["work"]
     assert (tmp_path / "file").read_text() == "new"
+
+
+def test_an_output_goes_into_the_pipe_or_stdout_that_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path in (pipe, Path("/dev/stdout"), Path("/dev/fd/1")):
+        with write_output(path) as whole:
+            whole.write_text("new")
+    assert os.read(reader, 9) == b"new" and pipe.is_fifo()
+    os.close(reader)
+    assert capfd.readouterr().out == "newnew"
+    assert names(tmp_path) == ["pipe"]
+
+
+@pytest.mark.parametrize("content", ["old", None])
+def test_an_output_replaces_the_file_that_a_link_names(content: str | None, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there/file")
+    if content:
+        (tmp_path / "there" / "file").write_text(content)
+    with write_output(tmp_path / "link") as partial:
+        partial.write_text("new")
+        assert partial.parent.name == "there"
+    assert (tmp_path / "link").is_symlink() and names(tmp_path / "there") == ["file"]
+    assert (tmp_path / "there" / "file").read_text() == "new"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoints import write_checkpoint
 from running import ROOT, assert_refused, here, write_tree
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 from alexnet2012 import load_checkpoint
 from alexnet2012.data import open_dataset
@@ -40,6 +42,20 @@ def test_the_checkpoint_is_not_overwritten(net: Path, flag: str) -> None:
     before = net.read_bytes()
     assert_refused(here(EXPORT, net, flag, net.parent / "tree" / ".." / net.name), "cannot be written, it is read")
     assert net.read_bytes() == before
+
+
+def test_a_pipe_receives_the_file_and_a_link_leads_to_it(net: Path, tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("net.safetensors")
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    for path in (pipe, link):
+        assert here(EXPORT, net, "--safetensors", path).code == 0
+    assert link.is_symlink() and pipe.is_fifo()
+    reader.join(10)
+    assert load(received[0]).keys() == load_file(tmp_path / "net.safetensors").keys()
 
 
 def test_two_outputs_of_one_name_are_refused(net: Path, tmp_path: Path) -> None:

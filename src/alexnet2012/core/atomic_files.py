@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 PARTIAL = ".partial"  # suffix of a file under way
 
@@ -27,6 +29,36 @@ def atomic_write(path: Path, directory: Path | None = None) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_output(path: Path) -> Iterator[Path]:
+    """A path to write to, whose content goes where a flag's ``path`` leads when the block ends without error.
+
+    A regular file, or the one that a link names, is replaced as ``atomic_write`` does. A device or pipe stays what it
+    is and receives the bytes; so does stdout, whatever it is.
+    """
+    if replaceable(path):
+        with atomic_write(Path(os.path.realpath(path))) as partial:
+            yield partial
+        return
+    with TemporaryDirectory() as directory:
+        yield (whole := Path(directory, path.name))
+        with whole.open("rb") as content, open(1 if is_stdout(path) else path, "wb", closefd=not is_stdout(path)) as to:
+            shutil.copyfileobj(content, to)
+
+
+def replaceable(path: Path) -> bool:
+    """Whether ``path`` is a regular file or to become one."""
+    return not path.exists() or (path.is_file() and not is_stdout(path))
+
+
+def is_stdout(path: Path) -> bool:
+    """Whether ``path`` is this process's stdout, as /dev/stdout and /dev/fd/1 are."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
