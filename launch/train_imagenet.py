@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from alexnet2012.core.command_line import Parser, alike, loader, main
+from alexnet2012.core.command_line import Parser, alike, loader, main, outlive_output
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
 from alexnet2012.distributed.layout import TIMEOUT
@@ -178,6 +178,7 @@ def start(given: Namespace) -> None:
     if given.describe:
         describe_net(asked)
     else:
+        outlive_output()
         run(asked, draw_figures)
 
 

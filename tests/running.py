@@ -15,7 +15,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pytest
@@ -43,11 +43,15 @@ class Ended:
     codes: list[int] = field(default_factory=list)  # of each rank that ``on_ranks`` started
 
 
-def here(file: Path, *flags: object) -> Ended:
-    """Run ``file`` as ``python file flags`` does, but in this process: seconds less."""
+def here(file: Path, *flags: object, stdout: TextIO | None = None) -> Ended:
+    """Run ``file`` as ``python file flags`` does, but in this process: seconds less. ``stdout``: where it prints."""
     out, err = io.StringIO(), io.StringIO()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(stdout or out),
+        contextlib.redirect_stderr(err),
+    ):
         patch.setattr(sys, "argv", [str(file), *map(str, flags)])
         with pytest.raises(SystemExit) as ending:
             runpy.run_path(str(file), run_name="__main__")

@@ -61,6 +61,13 @@ def test_a_refusal_to_go_on_replaces_the_state_before(tree: Path, tmp_path: Path
     assert state(run) == ("failed", 1) and "no whole checkpoint" in reason(run)
 
 
+def test_training_goes_on_where_its_lines_cannot_be_written(tree: Path, tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = here(TRAIN, *SMALL, "--data", tree, "--out", tmp_path / "run", "--max-steps", 2, stdout=full)
+    assert (ended.code, state(tmp_path / "run")) == (0, ("done", 2))
+    assert ended.err.startswith("warning: stdout: No space left on device; its lines") and ended.err.count("\n") == 1
+
+
 def test_a_run_with_nothing_to_do_is_done(one_process: Path, tree: Path, tmp_path: Path) -> None:
     run = shutil.copytree(one_process, tmp_path / "run")
     (run / "state.json").write_text('{"state": "running", "step": 6, "reason": ""}')

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from alexnet2012.core.errors import Failure, InputError
 
@@ -51,7 +51,7 @@ def main(command: Callable[[], None]) -> NoReturn:
 
     A failure is one line on stderr.
     """
-    escape_what_does_not_print()
+    open_output()
     try:
         command()
         sys.stdout.flush()
@@ -75,10 +75,40 @@ def main(command: Callable[[], None]) -> NoReturn:
     leave(0)
 
 
-def escape_what_does_not_print() -> None:
-    """Names that are no UTF-8 are printed with escapes, where stdout would raise."""
+def open_output() -> None:
+    """Names that are no UTF-8 are printed with escapes, where stdout would raise; a closed stream discards."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def outlive_output() -> None:
+    """From here on, lines that cannot be written, on a full disk or to a reader that has left, are left out."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.flush()
+            file = LastingFile(stream.fileno(), "w", closefd=False)
+            file.warned = name == "stderr"
+            buffer = io.BufferedWriter(file)
+            setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=True))
+
+
+class LastingFile(io.FileIO):
+    """A stream that takes what it cannot write for written, with one warning on stderr."""
+
+    warned = False
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            if not self.warned:
+                print(f"warning: stdout: {error.strerror}; its lines are left out from here", file=sys.stderr)
+            self.warned = True
+            return len(content)
 
 
 def leave(code: int) -> NoReturn:
