@@ -15,8 +15,8 @@ from alexnet2012.core.atomic_files import write_text
 from alexnet2012.core.command_line import Parser, loader, main
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
+from alexnet2012.data.dataset import spread
 from alexnet2012.evaluation.evaluate import EvaluationSettings
-from alexnet2012.evaluation.features import spread
 from alexnet2012.evaluation.model import TrainedAlexNet, load_checkpoint
 from alexnet2012.reporting.figures import gallery
 from alexnet2012.reporting.figures.figure1 import (

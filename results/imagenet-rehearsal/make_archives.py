@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import savemat
 
-from alexnet2012.data.class_names import in_words
+from alexnet2012.data.dataset import in_words
 
 FIELDS = ("ILSVRC2012_ID", "WNID", "words", "num_children")
 

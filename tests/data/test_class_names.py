@@ -8,7 +8,7 @@ from pathlib import Path
 from running import write_tree
 
 from alexnet2012.data import open_dataset
-from alexnet2012.data.class_names import ilsvrc_words, in_words
+from alexnet2012.data.dataset import ilsvrc_words, in_words
 from alexnet2012.data.prepare.source import open_source
 
 

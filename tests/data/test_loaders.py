@@ -282,7 +282,7 @@ def plain_views(index: list[int], replacements: list[int]) -> Augmentations:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bad_images_are_skipped_for_the_plans_spares(kind, tmp_path):
+def test_bad_images_are_skipped_for_the_plans_replacements(kind, tmp_path):
     """Met again in batches that are read already, too; and where the first replacements are no better."""
     files = [encode(np.full((256, 256, 3), value, np.uint8), "JPEG") for value in range(24)]
     files[3], files[9], files[17] = files[3][:-200], b"no image", files[17][: len(files[17]) // 2]
@@ -297,11 +297,11 @@ def test_bad_images_are_skipped_for_the_plans_spares(kind, tmp_path):
     values = [images[:, 0, 0, 0].round().int().tolist() for images, _ in loader]
     loader.close()
     assert values == [[0, 1, 2, 20, 4, 5, 6, 7], [21, 21, 10, 21], [22, 22, 22, 1], [23] * 4]
-    assert sorted(loader.replacements.skipped) == [3, 9, 17, 18]
+    assert sorted(loader.skipped) == [3, 9, 17, 18]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_image_whose_spares_are_all_bad_is_named(kind):
+def test_an_image_whose_replacements_are_all_bad_is_named(kind):
     files = [encode(np.zeros((256, 256, 3), np.uint8))] + [b"no image"] * 5
     loader = open_loader(kind, Memory(files), [plain_views([0, 5], [1, 2, 3, 4])], paper_recipe(), 2, skip_bad=True)
     with pytest.raises(InputError, match=r"image 5: .*; nor can the 4 images that may take its place"):

@@ -13,10 +13,10 @@ from running import write_tree
 from alexnet2012 import load_checkpoint
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
-from alexnet2012.data.dataset import load
+from alexnet2012.data.dataset import load, spread
 from alexnet2012.evaluation import features
 from alexnet2012.evaluation.evaluate import EvaluationSettings
-from alexnet2012.evaluation.features import features_file, nearest, spread
+from alexnet2012.evaluation.features import features_file, nearest
 
 
 def test_the_file_holds_fc7_of_every_image_in_order(tmp_path: Path) -> None:

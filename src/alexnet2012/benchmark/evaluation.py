@@ -12,9 +12,9 @@ from alexnet2012.benchmark.synthetic import prepared_and_files
 from alexnet2012.benchmark.training_step import inputs
 from alexnet2012.core.threads import cores
 from alexnet2012.data import open_dataset
+from alexnet2012.data.dataset import spread
 from alexnet2012.distributed.layout import open_layout
 from alexnet2012.evaluation.evaluate import evaluate, evaluating
-from alexnet2012.evaluation.features import spread
 from alexnet2012.network import AlexNet
 
 LIMIT = "ten forward passes of the centre crop"

@@ -9,6 +9,7 @@ from alexnet2012.core.lazy import Registry, lazily
 
 if TYPE_CHECKING:
     from alexnet2012.data.dataset import Dataset as Dataset
+    from alexnet2012.data.dataset import hold_out as hold_out
     from alexnet2012.data.dataset import measure as measure
     from alexnet2012.data.datasets import open_dataset as open_dataset
     from alexnet2012.data.loaders import open_loader as open_loader
@@ -19,18 +20,16 @@ if TYPE_CHECKING:
     from alexnet2012.data.plan import steps_per_epoch as steps_per_epoch
     from alexnet2012.data.statistics import Statistics as Statistics
     from alexnet2012.data.statistics import Sums as Sums
-    from alexnet2012.data.subset import hold_out as hold_out
 else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
-            "dataset": "Dataset measure",
+            "dataset": "Dataset hold_out measure",
             "datasets": "open_dataset",
             "loaders": "open_loader",
             "pixels": "normalize",
             "plan": "Augmentations TrainingPlan evaluation_batches steps_per_epoch",
             "statistics": "Statistics Sums",
-            "subset": "hold_out",
         },
     )
 

@@ -1,10 +1,10 @@
-"""Execute a plan with NVIDIA DALI: its threads, or the GPU's decoder, do what ``torch_loader`` does with Pillow."""
+"""Execute a plan with NVIDIA DALI: its threads, or the GPU's decoder, do what ``PillowLoader`` does with Pillow."""
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +17,10 @@ from nvidia.dali import Pipeline, fn, types
 from torch import Tensor
 
 from alexnet2012.core.errors import InputError
-from alexnet2012.data.dataset import Dataset, load, naming, read_image
-from alexnet2012.data.pillow_loader import ahead, empty_images
+from alexnet2012.data.dataset import load, naming, read_image
+from alexnet2012.data.loaders import Loader, ahead, empty_images
 from alexnet2012.data.pixels import central_square, decode, open_image
 from alexnet2012.data.plan import Augmentations, Batch
-from alexnet2012.data.replacements import Replacements
 from alexnet2012.recipe import ImageRecipe
 
 READ_AHEAD = 4  # batches being read, each by a thread of its own
@@ -51,30 +50,16 @@ class _Read:
     inputs: dict[str, Any]  # input's name -> one value an image
 
 
-class DaliLoader:
-    """Yields what ``PillowLoader`` yields; resized pixels may differ by 1 of 255 (CMYK: by 2), others are the same.
+class DaliLoader(Loader):
+    """Resized pixels may differ from Pillow's by 1 of 255 (CMYK: by 2), others are the same.
 
-    ``batches`` are all Augmentations or all index arrays. ``workers`` are DALI threads; on a CUDA ``device`` the
-    GPU decodes (it rounds differently). DALI is less strict than Pillow: damage behind a file's header may pass as
-    pixels.
-    Raises InputError naming a bad file, up to two batches early; with ``skip_bad`` one of the plan's replacements
-    takes its place in Augmentations.
+    On a CUDA ``device`` the GPU decodes (it rounds differently). DALI is less strict than Pillow: damage behind a
+    file's header may pass as pixels. A bad file is named up to two batches early.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        batches: Iterable[Batch],
-        recipe: ImageRecipe,
-        workers: int,
-        device: torch.device | str | None = None,
-        skip_bad: bool = False,
-    ) -> None:
-        self.replacements = Replacements(skip_bad)
-        self.dataset, self.batches, self.recipe = dataset, batches, recipe
-        self.device = torch.device(device or "cpu")
-        self.workers = max(1, workers)
-        self.resizes = not (dataset.square256 and recipe.image_size == ImageRecipe.image_size)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.resizes = not (self.dataset.square256 and self.recipe.image_size == ImageRecipe.image_size)
         self._readers = ThreadPoolExecutor(READ_AHEAD)
         self._pipeline: Pipeline | None = None
         self._decoding: deque[_Read] = deque()
@@ -82,18 +67,19 @@ class DaliLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         reading = ahead(self.batches, lambda batch: self._readers.submit(self._read, batch), READ_AHEAD)
         for read in ahead((task.result() for task in reading), self._start, DECODE_AHEAD):
-            images, labels = self._finish() if len(read.labels) else self._nothing(read.batch)
+            if len(read.labels):
+                images, labels = self._finish()
+            else:  # DALI takes no empty batch
+                images, labels = empty_images(read.batch, self.recipe, self.device).to(self.device), read.labels
             yield images, torch.from_numpy(labels).to(self.device, non_blocking=True)
 
     def close(self) -> None:
-        """Stop all threads and free DALI's buffers."""
         self._readers.shutdown(cancel_futures=True)
         self._pipeline = None
 
     def _read(self, batch: Batch) -> _Read:
         if isinstance(batch, Augmentations):
-            pairs = zip(batch.index.tolist(), batch.replacements.tolist(), strict=True)
-            opened = [self.replacements.get(self._open, image, replacements) for image, replacements in pairs]
+            opened = [self.readable(self._open, batch, row) for row in range(len(batch))]
         else:
             opened = [self._open(image) for image in batch.tolist()]
         inputs: dict[str, Any] = {"encoded": [image.encoded for image in opened]}
@@ -132,7 +118,7 @@ class DaliLoader:
         return read
 
     def _finish(self) -> tuple[Tensor, NDArray[np.int64]]:
-        """Wait for the oldest batch in DALI's hands."""
+        """The images and labels of the oldest batch in DALI's hands."""
         assert self._pipeline is not None
         try:
             if self.device.type == "cpu":
@@ -145,10 +131,6 @@ class DaliLoader:
             self._begin_again(error)
             return self._finish()
         return tensor, self._decoding.popleft().labels
-
-    def _nothing(self, batch: Batch) -> tuple[Tensor, NDArray[np.int64]]:
-        """An empty batch, which DALI does not take."""
-        return empty_images(batch, self.recipe, self.device).to(self.device), np.empty(0, np.int64)
 
     def _begin_again(self, error: Exception) -> None:
         """After DALI's error, which kills its pipeline: a new one, replacements for what cannot be decoded.
@@ -166,15 +148,13 @@ class DaliLoader:
             self._start(self._read(read.batch))
 
     def _skip_bad(self, read: _Read) -> bool:
-        """Whether there are images to skip, known or found by Pillow. Raises InputError for one that is not to be."""
-        batch = read.batch
-        replacements = batch.replacements.tolist() if isinstance(batch, Augmentations) else [()] * len(read.opened)
-        for image, own in zip(read.opened, replacements, strict=True):
+        """Find images that Pillow cannot read. Raises InputError for one that may not be skipped."""
+        for image in read.opened:
             try:
                 load(self.dataset, image.index, self.recipe.image_size)
             except InputError as error:
-                self.replacements.skip(image.index, own, error)
-        return any(image.index in self.replacements.skipped for image in read.opened)
+                self.skip(image.index, read.batch, error)
+        return any(image.index in self.skipped for image in read.opened)
 
     def _build(self, inputs: list[str]) -> Pipeline:
         """Decode; resize if there is a ``start``; crop, reflect and add noise if there is a ``top``.
@@ -186,7 +166,9 @@ class DaliLoader:
         pipeline = Pipeline(LARGEST_BATCH, self.workers, device_id, prefetch_queue_depth=1)
         with pipeline:
             given = {name: fn.external_source(name=name) for name in inputs}
-            crop = _crop_window(given, self.recipe.crop_size) if "top" in given else {}
+            crop = {}
+            if "top" in given:
+                crop = {"crop": [self.recipe.crop_size] * 2, "crop_pos_x": given["left"], "crop_pos_y": given["top"]}
             whole = self.resizes or not crop
             images = (fn.decoders.image if whole else partial(fn.decoders.image_crop, **crop))(
                 _checked(given["encoded"]),
@@ -224,7 +206,7 @@ def _checked(encoded: Node) -> Node:
 
 
 def _resize(images: Node, given: dict[str, Node], side: int) -> Node:
-    """What ``pixels.decode`` does with Pillow: triangular filter when shrinking, linear when enlarging."""
+    """As ``pixels.decode`` does with Pillow: triangular filter when shrinking, linear when enlarging."""
     return fn.resize(
         images,
         size=[side, side],
@@ -236,13 +218,8 @@ def _resize(images: Node, given: dict[str, Node], side: int) -> Node:
     )
 
 
-def _crop_window(given: dict[str, Node], size: int) -> dict[str, Any]:
-    """Where to cut, as DALI's operators are told it."""
-    return {"crop": (size, size), "crop_pos_x": given["left"], "crop_pos_y": given["top"]}
-
-
 def _reflect_and_add_noise(images: Node, given: dict[str, Node], crop: dict[str, Any]) -> Node:
-    """What ``pixels.cut`` does with what ``crop`` leaves: float32 (3, size, size) = pixels - (-noise)."""
+    """As ``pixels.cut`` does, within the window ``crop``: float32 (3, size, size) = pixels - (-noise)."""
     return fn.crop_mirror_normalize(
         images,
         **crop,

@@ -1,12 +1,12 @@
-"""What lies on disk, as an index: image i -> encoded bytes, label. No pixel is decoded here."""
+"""A data set as an index: image i -> encoded bytes, label; what is made of one: parts, decoded images, sums."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
+import functools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,13 +14,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet2012.core.errors import InputError
-from alexnet2012.data.pixels import HELD_BYTES, HELD_SIDE, SIDE, HeldImages, decode
+from alexnet2012.core.errors import InputError, printable
+from alexnet2012.core.random_streams import Purpose, philox
+from alexnet2012.data.pixels import SIDE, decode
 from alexnet2012.data.statistics import Statistics, Sums
 
 RETRIES = (0.1, 0.5)  # seconds before another try at a file that cannot be read
 CHUNK = 64  # images a task decodes and sums: 12 MB
 IMAGE_BYTES = 2**28  # at most, of an image's file
+HELD_SIDE, HELD_BYTES = 64, 2**30  # a data set of images this small, together no larger, is decoded once
+ILSVRC2012_CLASSES = Path(__file__).with_name("ilsvrc2012_classes.txt")  # "wnid words" a line, as in meta.mat
+
+
+@functools.cache
+def ilsvrc_words() -> dict[str, str]:
+    """WordNet id -> words of the 1,000 classes. Two of them are called "crane"."""
+    return dict(line.split(" ", 1) for line in ILSVRC2012_CLASSES.read_text(encoding="utf-8").splitlines())
+
+
+def in_words(names: Iterable[str]) -> list[str]:
+    """``names`` with every WordNet id of ILSVRC-2012 replaced by its words; what would not print is escaped."""
+    return [printable(ilsvrc_words().get(name, name)) for name in names]
 
 
 class Dataset(ABC):
@@ -32,7 +46,7 @@ class Dataset(ABC):
         """``training`` opens the training split; None when this is it."""
         self.labels, self.classes, self._training = labels, classes, training
         self._statistics: Statistics | None = None
-        self._held: dict[int, HeldImages] = {}
+        self._held: dict[int, tuple[NDArray[np.uint8], NDArray[np.bool_]]] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,12 +75,13 @@ class Dataset(ABC):
             self._statistics = measure(training).statistics()
         return self._statistics
 
-    def held(self, side: int) -> HeldImages | None:
-        """Where its images, decoded to ``side`` pixels, are kept; None if they are not small."""
+    def held(self, side: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
+        """Its images decoded to ``side`` pixels, (n, side, side, 3), and which are there yet; None for large ones."""
         if side > HELD_SIDE or len(self) * side**2 * 3 > HELD_BYTES:
             return None
         if side not in self._held:
-            self._held.setdefault(side, HeldImages(len(self), side))
+            empty = np.empty((len(self), side, side, 3), np.uint8), np.zeros(len(self), np.bool_)
+            self._held.setdefault(side, empty)
         return self._held[side]
 
     def with_statistics(self, statistics: Statistics) -> Dataset:
@@ -76,13 +91,47 @@ class Dataset(ABC):
         return other
 
 
-@contextlib.contextmanager
-def naming_unreadable(path: Path) -> Iterator[None]:
-    """Raises InputError for a directory that cannot be listed."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+class Subset(Dataset):
+    """Some images of ``whole``, by index, in that order."""
+
+    def __init__(self, whole: Dataset, indices: NDArray[np.int64]) -> None:
+        super().__init__(np.asarray(whole.labels)[indices], whole.classes, None)
+        self.whole, self.indices, self.square256 = whole, indices, whole.square256
+
+    @property
+    def statistics(self) -> Statistics:
+        """Unless given, those that a prepared ``whole`` keeps, of all its images, else those of these images alone."""
+        kept = self._statistics is None and self.square256
+        return self.whole.statistics if kept else super().statistics
+
+    def encoded(self, index: int) -> bytes:
+        return self.whole.encoded(int(self.indices[index]))
+
+    def name(self, index: int) -> str:
+        return self.whole.name(int(self.indices[index]))
+
+    def identity(self) -> bytes:
+        return self.whole.identity() + self.indices.tobytes()
+
+
+def hold_out(train: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """The training images in two parts, the second of about ``fraction`` of them, drawn by ``seed``.
+
+    Raises InputError if one of them would be empty.
+    """
+    held = round(len(train) * fraction)
+    if not 0 < held < len(train):
+        raise InputError(f"--val-fraction {fraction:g}: of {len(train)} training images leaves a part empty")
+    order = philox(Purpose.HELD_BACK, seed).random_raw(len(train)).argsort(kind="stable")
+    return Subset(train, np.sort(order[held:])), Subset(train, np.sort(order[:held]))
+
+
+def spread(dataset: Dataset, count: int) -> Dataset:
+    """At most ``count`` images of ``dataset``, evenly spread over it."""
+    if count >= len(dataset):
+        return dataset
+    chosen = (2 * np.arange(count) + 1) * len(dataset) // (2 * count)
+    return Subset(dataset, chosen).with_statistics(dataset.statistics)
 
 
 def read_image(dataset: Dataset, index: int) -> tuple[bytes, int]:
@@ -97,13 +146,14 @@ def read_image(dataset: Dataset, index: int) -> tuple[bytes, int]:
 def load(dataset: Dataset, index: int, side: int = SIDE) -> tuple[NDArray[np.uint8], int]:
     """Image ``index`` as ``decode`` gives it, and its label. Raises InputError naming a file that is no image."""
     held = dataset.held(side)
-    if held and held.known[index]:
-        return held.pixels[index], int(dataset.labels[index])
+    if held and held[1][index]:
+        return held[0][index], int(dataset.labels[index])
     encoded, label = read_image(dataset, index)
     with naming(dataset, index):
         pixels = decode(encoded, side)
     if held:
-        held.keep(index, pixels)
+        held[0][index] = pixels
+        held[1][index] = True  # last: other threads see the image once it is whole
     return pixels, label
 
 

@@ -18,8 +18,7 @@ from PIL import Image
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import open_file, read_bytes
 from alexnet2012.data import DATASETS
-from alexnet2012.data.class_names import in_words
-from alexnet2012.data.dataset import IMAGE_BYTES, Dataset, naming_unreadable
+from alexnet2012.data.dataset import IMAGE_BYTES, Dataset, in_words
 from alexnet2012.data.shards import ShardDataset, is_prepared
 
 LOST_LINK = "a link to nothing, or not a file; restore what it points at, or remove it"
@@ -185,11 +184,19 @@ def _open_tree(directory: Path, split: str) -> Dataset:
     return TreeDataset(directory / ("train" if split == "train" else folder), train, training)
 
 
+@contextlib.contextmanager
+def _naming_unreadable(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be read ({error.strerror})") from error
+
+
 def _class_names(directory: Path) -> list[str]:
     """The class folders of one split, sorted."""
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory; the data must hold train/<class>/ and val/<class>/")
-    with naming_unreadable(directory), os.scandir(directory) as entries:
+    with _naming_unreadable(directory), os.scandir(directory) as entries:
         names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
     if not names:
         raise InputError(f"{directory}: no class folders; data_prep/prepare_imagenet.py reads ImageNet's other layouts")
@@ -207,7 +214,7 @@ def _image_names(directory: Path) -> list[bytes]:
 
     A link to nothing, or to what is not a file, counts: reading it names it.
     """
-    with naming_unreadable(directory), os.scandir(os.fsencode(directory)) as entries:
+    with _naming_unreadable(directory), os.scandir(os.fsencode(directory)) as entries:
         images = (entry for entry in entries if entry.name.lower().endswith(SUFFIXES) and entry.name[:1] != b".")
         names = sorted(entry.name for entry in images if not entry.is_dir(follow_symlinks=False))
     if not names:

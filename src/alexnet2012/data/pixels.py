@@ -15,7 +15,7 @@ from alexnet2012.data.plan import Augmentations
 from alexnet2012.recipe import ImageRecipe
 
 SIDE = ImageRecipe.image_size  # pixels
-HELD_SIDE, HELD_BYTES = 64, 2**30  # a data set of images this small, together no larger, is decoded once
+Places = NDArray[np.int64] | NDArray[np.bool_]
 FORMATS = ("JPEG", "PNG")  # what every loader decodes, whatever the file is called
 
 
@@ -75,19 +75,6 @@ def _resize(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
-class HeldImages:
-    """The images of a data set that have been decoded so far, in memory."""
-
-    def __init__(self, images: int, side: int) -> None:
-        self.pixels = np.empty((images, side, side, 3), np.uint8)
-        self.known = np.zeros(images, np.bool_)
-
-    def keep(self, index: int, pixels: NDArray[np.uint8]) -> None:
-        """Hold image ``index``; other threads see it once it is whole."""
-        self.pixels[index] = pixels
-        self.known[index] = True
-
-
 def cut(image: NDArray[np.uint8], augmentations: Augmentations, row: int, out: NDArray[np.float32]) -> None:
     """Write the crop of ``image`` (256, 256, 3) for row ``row``, with its noise, into ``out`` (3, 224, 224)."""
     top, left, size = augmentations.top[row], augmentations.left[row], out.shape[-1]
@@ -97,20 +84,28 @@ def cut(image: NDArray[np.uint8], augmentations: Augmentations, row: int, out: N
 
 
 def normalize(images: Tensor, augmentations: Augmentations, mean: Tensor, recipe: ImageRecipe) -> Tensor:
-    """Noisy crops, float32 (n, 3, 224, 224), to the network's input, in place: less the mean image, over the divisor.
+    """Noisy crops, float32 (n, 3, 224, 224), to the network's input: ``less_mean``, over the divisor; in place."""
+    images = less_mean(images, augmentations.top, augmentations.left, augmentations.reflect, mean, recipe)
+    return images.div_(augmentations.divisor) if augmentations.divisor != 1 else images
 
-    ``mean`` is the mean image (side, side, 3) on the device of ``images``. ``paper``: the mean's part under the crop,
-    reflected with it (P §2 subtracts before cropping); ``source``: its central crop, under every crop (S).
+
+def less_mean(images: Tensor, top: Places, left: Places, reflect: Places, mean: Tensor, recipe: ImageRecipe) -> Tensor:
+    """Crops, float32 (n, 3, size, size), less the mean image (side, side, 3) on their device; in place.
+
+    ``top``, ``left`` and ``reflect``, (n,) or (1,) for all, say where they were cut and which were reflected.
+    ``paper``: the mean's part under the crop, reflected with it (P §2 subtracts before cropping); ``source``: its
+    central crop, under every crop (S). A net without a mean image gets what ``scaled`` gives.
     """
     size = images.shape[-1]
     if not recipe.mean_subtracted:
         return scaled(images, recipe)
     if recipe.mean_central:
         edge = (len(mean) - size) // 2
-        images.sub_(mean[edge : edge + size, edge : edge + size].permute(2, 0, 1))
-    else:
-        images.sub_(_mean_under(augmentations, mean, size))
-    return images.div_(augmentations.divisor) if augmentations.divisor != 1 else images
+        return images.sub_(mean[edge : edge + size, edge : edge + size].permute(2, 0, 1))
+    both = torch.stack([mean, mean.flip(1)]).permute(0, 3, 1, 2).contiguous()
+    crops = both.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5)  # reflected, top, left: a view
+    places = (reflect.astype(np.int64), top, np.where(reflect, mean.shape[1] - size - left, left))
+    return images.sub_(crops[tuple(torch.from_numpy(place).to(mean.device, non_blocking=True) for place in places)])
 
 
 def scaled(images: Tensor, recipe: ImageRecipe) -> Tensor:
@@ -123,12 +118,3 @@ def scaled(images: Tensor, recipe: ImageRecipe) -> Tensor:
         images = red + 0.587 * (green - red) + 0.114 * (blue - red)  # 0.299 of red remains
     offset, scale = (images.new_tensor(value)[:, None, None] for value in (recipe.pixel_offset, recipe.pixel_scale))
     return (images - offset) / scale
-
-
-def _mean_under(augmentations: Augmentations, mean: Tensor, size: int) -> Tensor:
-    """The mean image under each crop: (n, 3, size, size)."""
-    both = torch.stack([mean, mean.flip(1)]).permute(0, 3, 1, 2).contiguous()
-    crops = both.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5)  # reflected, top, left: a view
-    left = np.where(augmentations.reflect, mean.shape[1] - size - augmentations.left, augmentations.left)
-    places = (augmentations.reflect.astype(np.int64), augmentations.top, left)
-    return crops[tuple(torch.from_numpy(place).to(mean.device, non_blocking=True) for place in places)]

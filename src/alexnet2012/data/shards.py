@@ -20,8 +20,7 @@ import numpy as np
 
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import Field, is_count, map_npy, open_file, read_json
-from alexnet2012.data.class_names import in_words
-from alexnet2012.data.dataset import Dataset
+from alexnet2012.data.dataset import Dataset, in_words
 from alexnet2012.data.statistics import Statistics
 
 INDEX = np.dtype([("shard", "<i4"), ("offset", "<i8"), ("length", "<i4"), ("label", "<i4")])  # bytes from shard's start

@@ -1,12 +1,13 @@
-"""The views of a test image (P §4.1): the centre crop, or ten crops."""
+"""The crops of a test image (paper §4.1): the centre, or ten."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 from torch import Tensor
 
-from alexnet2012.data.pixels import scaled
+from alexnet2012.data.pixels import less_mean
 from alexnet2012.recipe import ImageRecipe
 
 CROPS = (1, 10)
@@ -14,7 +15,7 @@ CENTRE = {1: 0, 10: 4}  # by number of crops: which of them is the centre one
 
 
 def crop_offsets(recipe: ImageRecipe, crops: int) -> list[tuple[int, int, bool]]:
-    """(top, left, reflected) of each view: the centre; or corners and centre, then their reflections (P §4.1).
+    """(top, left, reflected) of each crop: the centre; or corners and centre, then their reflections (P §4.1).
 
     A net trained without crops and reflections has the centre alone.
     """
@@ -27,20 +28,12 @@ def crop_offsets(recipe: ImageRecipe, crops: int) -> list[tuple[int, int, bool]]
 
 
 def crops_of(images: Tensor, mean: Tensor, recipe: ImageRecipe, crops: int) -> Iterator[Tensor]:
-    """Each view of uint8 ``images`` (n, 256, 256, 3): float (n, 3, 224, 224), ready for the net.
+    """Each crop of uint8 ``images`` (n, 256, 256, 3): float (n, 3, 224, 224), ready for the net.
 
-    ``mean`` is the mean image (256, 256, 3) on the images' device. Its part under the crop is subtracted and reflected
-    with it (P §2); in the ``source`` recipe its central crop, after reflecting (S).
+    ``mean`` is the mean image (256, 256, 3) on the images' device, subtracted as in training.
     """
-    size, edge = recipe.crop_size, (recipe.image_size - recipe.crop_size) // 2
-    pixels, mean = images.permute(0, 3, 1, 2).contiguous().float(), mean.permute(2, 0, 1)
-    central = mean[:, edge : edge + size, edge : edge + size]
-    if recipe.mean_subtracted and not recipe.mean_central:
-        pixels -= mean
+    pixels, size = images.permute(0, 3, 1, 2).contiguous(), recipe.crop_size
     for top, left, reflected in crop_offsets(recipe, crops):
-        crop = pixels[:, :, top : top + size, left : left + size]
+        crop = pixels[:, :, top : top + size, left : left + size].float()
         crop = crop.flip(3) if reflected else crop
-        if not recipe.mean_subtracted:
-            yield scaled(crop, recipe)
-        else:
-            yield crop - central if recipe.mean_central else crop
+        yield less_mean(crop, np.array([top]), np.array([left]), np.array([reflected]), mean, recipe)

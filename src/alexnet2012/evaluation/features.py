@@ -16,7 +16,6 @@ from torch import Tensor
 from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.core.guarded_files import Field, is_file, map_npy, open_file
 from alexnet2012.data import Dataset
-from alexnet2012.data.subset import Subset
 from alexnet2012.distributed.layout import Layout
 from alexnet2012.evaluation.crops import crops_of
 from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluating, replica_images
@@ -25,14 +24,6 @@ from alexnet2012.network import AlexNet
 
 ROWS = 1024  # features compared at a time: 16 MB
 FEATURES = Field("f", ("images", "values"))
-
-
-def spread(dataset: Dataset, count: int) -> Dataset:
-    """At most ``count`` images of ``dataset``, evenly spread over it."""
-    if count >= len(dataset):
-        return dataset
-    chosen = (2 * np.arange(count) + 1) * len(dataset) // (2 * count)
-    return Subset(dataset, chosen).with_statistics(dataset.statistics)
 
 
 def fc7(net: AlexNet, images: Tensor, mean: Tensor) -> Tensor:

@@ -17,8 +17,7 @@ from torch import Tensor
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import Damaged, read_bytes
 from alexnet2012.data import Dataset
-from alexnet2012.data.class_names import in_words
-from alexnet2012.data.dataset import IMAGE_BYTES
+from alexnet2012.data.dataset import IMAGE_BYTES, in_words
 from alexnet2012.data.pixels import SIDE, decode
 from alexnet2012.evaluation import checkpoint
 from alexnet2012.evaluation.crops import CROPS

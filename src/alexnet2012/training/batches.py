@@ -69,8 +69,8 @@ class TrainingBatches:
         return pixels, labels.wait().to(device, non_blocking=True)
 
     def skipped(self) -> int:
-        """Images so far, over all ranks, whose place a spare has taken; each rank names its own once."""
-        own = self.loader.replacements.skipped
+        """Images so far, over all ranks, that another image replaces; each rank names its own once."""
+        own = self.loader.skipped
         for reason in list(own.values())[self.reported :]:
             print(f"warning: {reason}; skipped, another image takes its place", file=sys.stderr, flush=True)
         self.reported = len(own)

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import is_file, open_file, read_bytes
-from alexnet2012.data.class_names import in_words
+from alexnet2012.data.dataset import in_words
 from alexnet2012.data.datasets import LOST_LINK
 from alexnet2012.data.matlab_file import read_structs
 from alexnet2012.data.prepare.archive import Member, members

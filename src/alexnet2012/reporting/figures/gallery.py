@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from alexnet2012.data import Dataset
-from alexnet2012.data.dataset import load
+from alexnet2012.data.dataset import load, spread
 from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluating, softmax_outputs
-from alexnet2012.evaluation.features import fc7, features_file, nearest, spread
+from alexnet2012.evaluation.features import fc7, features_file, nearest
 from alexnet2012.network import AlexNet
 from alexnet2012.reporting.figures.curves import draw_curves, read_curves
 from alexnet2012.reporting.figures.guesses import draw_guesses
