@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn.functional import max_pool2d
 
 from alexnet2012 import paper_recipe, source_recipe
 from alexnet2012.core.errors import InputError
 from alexnet2012.network.reference import NETS
-from alexnet2012.recipe import LAYERS, VARIANTS, Recipe
+from alexnet2012.recipe import BOUNDS, LAYERS, VARIANTS, Recipe, pooled_side
 
 
 def test_the_paper_recipe_holds_the_papers_numbers() -> None:
@@ -61,11 +64,43 @@ def test_initial_deviations_grow_as_the_net_narrows_but_not_conv1s() -> None:
         ({"dropout": 1.0}, "dropout 1"),
         ({"meetings": ("conv1",)}, "conv1"),
         ({"without": ("fc6",)}, "fc6"),
+        ({"lrn_k": -2.0}, "lrn_k -2: must be above 0"),
+        ({"in_map_size": 2}, "in_map_size 2"),
+        ({"paddings": (0, 2, 1, 1, 10**6)}, r"paddings 1e\+06: must be at least 0 and at most 32"),
+        ({"paddings": (0, 2, 1, 1)}, "paddings: has 4 values, not 5"),
+        ({"paddings": (0, 2, 1, 1, 0)}, "reach fc6 as 5x5"),
+        ({"conv1_edge": -50}, "conv1_edge -50"),
+        ({"conv1_stride": 0}, "conv1_stride 0"),
+        ({"pool_size": 0}, "pool_size 0"),
+        ({"pool_stride": 0}, "pool_stride 0"),
+        ({"pool_size": 32}, "leave nothing behind conv2"),
+        ({"crop_size": 0}, "crop_size 0"),
+        ({"crop_size": 226}, "crop_size 226: at 32 offsets does not fit images of 256"),
+        ({"crop_size": 1, "crop_offsets": 1}, "leave nothing behind conv1"),
+        ({"channels": 1}, "channels 1"),
+        ({"channels": 1, "mean_subtracted": False, "color_noise": 0.0}, "224 pixels and 1 channels"),
+        ({"pixel_scale": (0.0,)}, "pixel_scale 0"),
+        ({"pixel_offset": (1.0, 2.0)}, "pixel_offset has 2 values"),
+        ({"lr": float("inf")}, "--lr inf"),
     ],
 )
 def test_impossible_values_are_refused_by_name(change: dict[str, object], named: str) -> None:
     with pytest.raises(InputError, match=named):
         paper_recipe(**change)
+
+
+def test_every_number_of_a_recipe_has_bounds() -> None:
+    fields = dataclasses.fields(Recipe)
+    numbers = {field.name for field in fields if "int" in str(field.type) or "float" in str(field.type)}
+    bounded = [name for _, _, names in BOUNDS for name in names]
+    assert sorted(bounded) == sorted(numbers)
+
+
+def test_maps_are_pooled_as_torch_pools_them() -> None:
+    for side, size, stride, rounds_up in itertools.product(range(1, 12), range(1, 5), range(1, 5), (False, True)):
+        if side >= size:
+            pooled = max_pool2d(torch.empty(1, side, side), size, stride, ceil_mode=rounds_up)
+            assert pooled.shape == (1, *[pooled_side(side, size, stride, rounds_up)] * 2)
 
 
 def test_another_rate_keeps_the_biases_ratio() -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,30 @@ FULLY_CONNECTED = ("fc6", "fc7", "fc8")
 LAYERS = CONVOLUTIONS + FULLY_CONNECTED
 POOLED = ("conv1", "conv2", "conv5")  # the layers with a max-pool behind them, P §3.5
 MIDDLE = CONVOLUTIONS[1:]  # what P §7 removes one of
+POOLED_SIZE = 6  # pixels that fc6 reads along each side: 224 -> conv1 55 -> 27 -> 13 -> 6
+
+
+ABOVE_0, BELOW_1, FINITE = math.ulp(0.0), math.nextafter(1, 0), sys.float_info.max
+BOUNDS = (  # least, most, the fields whose numbers lie between
+    (1, 2, ("towers",)),
+    (1, 2**16, ("kernels", "neurons")),
+    (1, 32, ("kernel_sizes", "conv1_stride", "pool_size", "pool_stride", "lrn_size", "in_map_size")),
+    (0, 32, ("paddings", "conv1_edge")),
+    (ABOVE_0, 16, ("width",)),
+    (1, 1024, ("image_size", "crop_size", "crop_offsets")),
+    (1, 3, ("channels",)),
+    (1, FINITE, ("batch_size", "epochs", "schedule_epochs", "plateau_patience", "shared_crop", "stuck_images")),
+    (ABOVE_0, FINITE, ("lr", "lrn_k", "in_map_k", "drop_factor", "color_noise_divisor", "pixel_scale")),
+    (0, FINITE, ("lrn_alpha", "lrn_beta", "in_map_alpha", "in_map_beta", "weight_std", "bias_lr", "color_noise")),
+    (0, FINITE, ("weight_decay", "weight_decays", "warmup_epochs", "first_epoch", "subset_epochs", "plateau_drops")),
+    (0, FINITE, ("drop_epochs", "conv1_drop_epochs", "conv1_frozen_epoch", "color_noise_end")),
+    (0, BELOW_1, ("dropout", "momentum")),
+    (0, 1, ("reflect",)),
+    (ABOVE_0, 1, ("subset",)),
+    (-FINITE, FINITE, ("biases", "pixel_offset")),
+)
+FLAGS = ("width", "batch_size", "epochs", "lr", "weight_decay", "warmup_epochs")  # fields that have one
+OF_LAYERS = ("kernels", "kernel_sizes", "paddings", "neurons", "weight_std", "biases")  # tuples of fixed length
 
 
 @dataclass(frozen=True)
@@ -63,8 +89,6 @@ class NetworkRecipe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built. Raises InputError."""
-        if not 0 < self.width <= 16:
-            raise InputError(f"--width {self.width:g}: must be above 0 and at most 16")
         for layer, count in zip(LAYERS[:-1], self.kernels + self.neurons, strict=True):
             scaled = count * self.width
             if abs(scaled - round(scaled)) > 1e-9 or round(scaled) < 1:
@@ -74,10 +98,9 @@ class NetworkRecipe:
                 )
         if self.activation not in ("relu", "tanh"):
             raise InputError(f"--activation {self.activation}: must be relu or tanh")
-        if self.lrn_size % 2 == 0:
-            raise InputError(f"lrn_size {self.lrn_size}: the window is centred, so its size is odd (P §3.3)")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout {self.dropout:g}: must be in [0, 1)")
+        for name in ("lrn_size", "in_map_size"):
+            if getattr(self, name) % 2 == 0:
+                raise InputError(f"{name} {getattr(self, name)}: the window is centred, so its size is odd (P §3.3)")
         if self.towers == 1 and self.meetings != NetworkRecipe.meetings:
             raise InputError("--one-tower: has no other tower to exchange with; leave --exchange-at out")
         if self.pool_rounds_up and "conv5" in self.without and not self.paddings[-1]:
@@ -152,15 +175,8 @@ class OptimizationRecipe:
     stuck_images: int = 1_000_000  # loss still near ln(classes) after these is worth a warning, ours
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "epochs", "lr"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
-        if not self.weight_decay >= 0:
-            raise InputError(f"--weight-decay {self.weight_decay:g}: must be at least 0")
-        if not 0 <= self.warmup_epochs < self.epochs:
-            raise InputError(
-                f"--warmup-epochs {self.warmup_epochs:g}: must be at least 0 and below the {self.epochs} epochs"
-            )
+        if self.warmup_epochs >= self.epochs:
+            raise InputError(f"--warmup-epochs {self.warmup_epochs:g}: must be below the {self.epochs} epochs")
 
 
 @dataclass(frozen=True)
@@ -194,6 +210,15 @@ class ImageRecipe:
     def __post_init__(self) -> None:
         if self.uses_statistics and self.image_size > ImageRecipe.image_size:
             raise InputError(f"image_size {self.image_size}: sums for the mean image are exact up to 256 pixels")
+        if self.crop_size + self.crop_offsets - 1 > self.image_size:
+            raise InputError(
+                f"crop_size {self.crop_size}: at {self.crop_offsets} offsets does not fit images of {self.image_size}"
+            )
+        if self.channels == 2 or (self.channels == 1 and self.uses_statistics):
+            raise InputError(f"channels {self.channels}: must be 3, or 1 of a net that uses no statistics")
+        for name in ("pixel_offset", "pixel_scale"):
+            if len(getattr(self, name)) not in (1, self.channels):
+                raise InputError(f"{name} has {len(getattr(self, name))} values, must have 1 or {self.channels}")
 
 
 @dataclass(frozen=True)
@@ -203,9 +228,13 @@ class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
     name: str = "paper"
 
     def __post_init__(self) -> None:
+        """Refuse what cannot be built or trained. Raises InputError."""
+        refuse_out_of_bounds(self)
         NetworkRecipe.__post_init__(self)
         OptimizationRecipe.__post_init__(self)
         ImageRecipe.__post_init__(self)
+        if self.net == "2012":
+            refuse_other_geometry(self)
 
     def described(self) -> dict[str, Any]:
         """The fields by name; of a reference net those alone that it reads."""
@@ -233,6 +262,46 @@ class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
                 elif changes.setdefault(field, value) != value:
                     raise InputError(f"{' and '.join(variants)}: both change {field}; run one of them at a time")
         return dataclasses.replace(self, **changes)
+
+
+def refuse_out_of_bounds(recipe: Recipe) -> None:
+    """Raises InputError for a field with a number outside its bounds, or of another length than the layers have."""
+    for name in OF_LAYERS:
+        if len(getattr(recipe, name)) != len(getattr(Recipe, name)):
+            raise InputError(f"{name}: has {len(getattr(recipe, name))} values, not {len(getattr(Recipe, name))}")
+    for least, most, names in BOUNDS:
+        low = "above 0" if least == ABOVE_0 else f"at least {least:g}"
+        high = " and below 1" if most == BELOW_1 else f" and at most {most:g}" if most < FINITE else ""
+        for name in names:
+            value = getattr(recipe, name)
+            numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+            if wrong := [number for number in numbers if not least <= number <= most]:
+                flag = f"--{name.replace('_', '-')}" if name in FLAGS else name
+                raise InputError(f"{flag} {wrong[0]:g}: must be {low}{high}")
+
+
+def refuse_other_geometry(recipe: Recipe) -> None:
+    """Raises InputError where fc6 would not read maps of 6x6, or images have not the three channels of conv1."""
+    side = recipe.crop_size + recipe.conv1_edge
+    for layer, size, padding in zip(CONVOLUTIONS, recipe.kernel_sizes, recipe.paddings, strict=True):
+        if layer in recipe.layers:
+            side = (side + 2 * padding - size) // (recipe.conv1_stride if layer == "conv1" else 1) + 1
+        if layer in POOLED:
+            side = pooled_side(side, recipe.pool_size, recipe.pool_stride, recipe.pool_rounds_up)
+        if side < 1:
+            raise InputError(f"recipe: images of {recipe.crop_size} pixels leave nothing behind {layer}")
+    if side != POOLED_SIZE or recipe.channels != 3:
+        raise InputError(
+            f"recipe: images of {recipe.crop_size} pixels and {recipe.channels} channels reach fc6 as {side}x{side}, "
+            f"not 3 channels as {POOLED_SIZE}x{POOLED_SIZE}"
+        )
+
+
+def pooled_side(side: int, size: int, stride: int, rounds_up: bool) -> int:
+    """Windows of ``size`` every ``stride`` pixels along ``side``: whole ones, or all that begin inside it."""
+    if rounds_up:
+        return min(-(-(side - size) // stride), (side - 1) // stride) + 1
+    return (side - size) // stride + 1
 
 
 RENAMED: dict[str, str] = {}  # a field's name in an earlier version -> its name today

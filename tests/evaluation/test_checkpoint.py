@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import pickle
 import zipfile
@@ -18,6 +20,8 @@ from alexnet2012 import AlexNet, paper_recipe, recipe, source_recipe
 from alexnet2012.core.errors import InputError
 from alexnet2012.distributed.layout import Layout
 from alexnet2012.evaluation import checkpoint
+from alexnet2012.network.build import parameter_shapes
+from alexnet2012.network.reference import NETS
 from alexnet2012.training import PaperSGD, checkpoint_store
 from alexnet2012.training.checkpoint_store import CheckpointStore
 from alexnet2012.training.optimizer import parameter_groups
@@ -161,6 +165,13 @@ def changed(path: Path, *keys: str, value: Any) -> None:
     torch.save(saved, path)
 
 
+def doubled(value: Any, times: int) -> Any:
+    """A small file of 2**times values: a tuple or list that holds one twice, and so on; a text as long."""
+    for _ in range(times):
+        value = value + value if isinstance(value, str) else type(value)((value, value))
+    return value
+
+
 def with_value(value: float) -> torch.Tensor:
     tensor = CONTENTS["weights"][WEIGHT].clone()
     tensor[1, 2, 0, 1] = value
@@ -204,12 +215,22 @@ def with_value(value: float) -> torch.Tensor:
         (["statistics", "mean"], torch.zeros(256, 256), "mean has shape"),
         (["statistics", "mean"], torch.zeros(2, 2, 3), "a mean image of side 2, for images of 256"),
         (["statistics", "images"], "many", r"images.* is str, not Tensor"),
-        (["recipe", "width"], float("nan"), "recipe field width is 'nan'"),
+        (["recipe", "width"], float("nan"), "recipe field width is nan"),
         (["recipe", "kernels"], "many", "recipe field kernels is 'many'"),
-        (["recipe", "kernels"], (10**9,) * 5, "width 0.0625: conv1 would have|of another net|not torch.float32 of"),
-        (["recipe", "lrn"], 1, "recipe field lrn is '1'"),
-        (["step"], -1, "step.* is '-1'"),
-        (["best_top1_error"], float("nan"), "best_top1_error.* is 'nan'"),
+        (["recipe", "kernels"], (10**9,) * 5, r"kernels 1e\+09: must be at least 1"),
+        (["recipe", "kernels"], doubled((0,), 60), r"recipe field kernels is \(\("),
+        (["recipe", "name"], doubled([], 60), r"recipe field name is \[\["),
+        (["weights", doubled("paddings", 20)], 1, "weights: .{300,600}$"),
+        (["best_top1_error"], doubled([], 60), r"best_top1_error.* is \[\["),
+        (["recipe", "conv1_edge"], 10**7, r"conv1_edge 1e\+07: must be at least 0 and at most 32"),
+        (["recipe", "crop_size"], 192, "recipe: images of 192 pixels"),
+        (["epoch_means"], {"images": 3, "loss": "much"}, "epoch_means.* is {"),
+        (["epoch_means"], {"steps": 3}, "epoch_means.* is {"),
+        (["validation_pending"], 1, "validation_pending.* is int, not bool"),
+        (["epochs_since_best"], "3", "epochs_since_best.* is '3'"),
+        (["recipe", "lrn"], 1, "recipe field lrn is 1"),
+        (["step"], -1, "step.* is -1"),
+        (["best_top1_error"], float("nan"), "best_top1_error.* is nan"),
         (["schedule"], {"best": float("nan")}, "schedule.* is .*nan"),
     ],
 )
@@ -231,8 +252,25 @@ def test_a_checkpoint_that_bursts_when_unpacked_is_refused(file: Path) -> None:
 
 
 def test_a_recipe_of_a_newer_version_is_refused() -> None:
-    with pytest.raises(InputError, match="colour_of_the_bikeshed"):
-        checkpoint.recipe_in({"recipe": {"colour_of_the_bikeshed": 1}})
+    with pytest.raises(InputError, match="colour_of_the_bikeshed") as refusal:
+        checkpoint.recipe_in({"recipe": {doubled("colour_of_the_bikeshed", 20): 1}})
+    assert len(str(refusal.value)) < 1000
+
+
+@pytest.mark.parametrize(("change", "said"), [({}, ""), ({"crop_size": 28}, "fc10"), ({"channels": 1}, "channel")])
+def test_a_reference_net_is_loaded_unless_it_cannot_read_its_images(
+    change: dict[str, int], said: str, tmp_path: Path
+) -> None:
+    published = dataclasses.replace(NETS["19pct"].recipe(), mean_subtracted=False)
+    weights = {name: torch.zeros(shape) for name, shape in parameter_shapes(published, 5).items()}
+    contents = {
+        "recipe": dataclasses.asdict(published) | change,
+        "weights": weights,
+        "optimizer": {"velocity": weights},
+    }
+    checkpoint.save(tmp_path / "net.pt", {**CONTENTS, **contents})
+    with pytest.raises(InputError, match=said) if said else contextlib.nullcontext():
+        assert checkpoint.load(tmp_path / "net.pt")["classes"] == 5
 
 
 def test_a_recipe_of_an_older_version_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,6 +169,18 @@ def test_a_checkpoint_of_another_width(run: Path, tree: Path) -> None:
     assert_refused(here(TRAIN, *wider), tree.parent / "wider", "of width 0.0625, not 0.125")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"step": 2**62}, f"of step {2**62}, the run has 8"), ({"epoch_means": {"loss": "much"}}, "no whole checkpoint")],
+)
+def test_a_checkpoint_that_no_run_writes(run: Path, tree: Path, change: dict[str, object], said: str) -> None:
+    """A run's steps are 4 epochs of 2."""
+    for path in run.glob("checkpoints/*.pt"):
+        torch.save({**torch.load(path, weights_only=True), **change}, path)
+    ended = train(tree)
+    assert ended.code == 2 and said in ended.err
+
+
 def test_a_checkpoint_of_a_newer_format(run: Path, tree: Path) -> None:
     (newest,) = run.glob("checkpoints/step-*.pt")
     torch.save({**torch.load(newest, weights_only=True), "format": 99}, newest)

@@ -124,7 +124,7 @@ def test_bad_input_is_one_line_and_code_2(tree: Path, nets: list[Path], tmp_path
     for split in ("train", "val"):
         (renamed / split / "class3").rename(renamed / split / "class3b")
     data = ("--data", tree)
-    recipe = paper_recipe(width=NARROW, image_size=240)
+    recipe = paper_recipe(width=NARROW, image_size=240, crop_offsets=17)
     smaller = write_checkpoint(tmp_path / "smaller.pt", open_dataset(tree, "val"), recipe=recipe)
     kept = [tmp_path / "tree.npz", tmp_path / "other.npz"]
     assert here(EVALUATE, nets[0], *data, *HOW, "--predictions", kept[0]).code == 0

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import reprlib
 import stat
 import zipfile
 from collections.abc import Mapping
@@ -112,7 +113,12 @@ def require(value: Any, form: Any, name: str = "") -> None:
         for index, item in enumerate(value):
             require(item, form[0], f"{name}[{index}]")
     elif kind is None and not form(value):
-        raise ValueError(f"{place} is {str(value)[:40]!r}")
+        raise ValueError(f"{place} is {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """The start of how ``value`` is written, in no time: all of it may be endless, as a list doubled 40 times is."""
+    return reprlib.repr(value)[:40]
 
 
 def is_count(value: Any) -> bool:

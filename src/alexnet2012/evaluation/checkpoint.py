@@ -7,6 +7,7 @@ net, so every layout loads every other's.
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 import warnings
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.core.errors import InputError
-from alexnet2012.core.guarded_files import is_count, is_number, refuse_packed, require
+from alexnet2012.core.guarded_files import is_count, is_number, refuse_packed, require, shown
 from alexnet2012.core.random_streams import refuse_other_streams
 from alexnet2012.data import Statistics
 from alexnet2012.network.build import parameter_shapes
@@ -39,6 +40,16 @@ FORM = {  # of what it holds; a run goes on only from one with all of it
     "images?": is_count,
     "best_top1_error?": is_number,
 }
+MEANS = {"images", "loss", "wrong"}  # sums over an epoch so far
+ADDED = {  # by later versions: a run goes on without them
+    "epochs_since_best?": is_count,
+    "validation_pending?": bool,
+    "epoch_means?": lambda means: (
+        isinstance(means, dict) and means.keys() <= MEANS and all(map(is_sum, means.values()))
+    ),
+    "streams?": is_count,
+}
+MESSAGE = 500  # characters of what is wrong, which may quote a name without end
 HINTS = typing.get_type_hints(Recipe)
 
 
@@ -79,7 +90,7 @@ def load(path: Path | str) -> dict[str, Any]:
     try:
         validate(saved)
     except (ValueError, KeyError, TypeError, RuntimeError, ArithmeticError) as error:
-        raise Broken(f"{path}: {error}") from error
+        raise Broken(f"{path}: {str(error)[:MESSAGE]}") from error
     return saved
 
 
@@ -89,7 +100,7 @@ def validate(saved: dict[str, Any]) -> None:
     Raises ValueError, or what else its recipe's net meets, for contents that no run writes; InputError for a recipe of
     a newer version.
     """
-    require(saved, FORM)
+    require(saved, FORM | ADDED)
     recipe, classes = recipe_in(saved), saved["classes"]
     if len(saved["class_names"]) != classes or classes < 2:
         raise ValueError(f"{len(saved['class_names'])} names of {classes} classes")
@@ -119,7 +130,7 @@ def refuse_state(state: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], t
             if name not in shapes:
                 raise ValueError(f"{kind}: {name} is of another net")
             rest = refuse_value(f"{kind} of {name}", value, shapes[name])
-            shared.setdefault(name.split(".", 2)[2], []).append(rest)
+            shared.setdefault(re.sub(r"^towers\.\d\.", "", name), []).append(rest)
         for parameter, values in shared.items():
             if len(values) != towers:
                 raise ValueError(f"{kind}: {parameter} of one tower is missing")
@@ -176,17 +187,25 @@ def statistics_in(saved: dict[str, Any]) -> Statistics:
 def recipe_in(saved: dict[str, Any]) -> Recipe:
     """The recipe that a checkpoint carries.
 
-    Raises InputError for fields this version does not know, ValueError for a value of another type than its field's.
+    Raises InputError for fields this version does not know, ValueError for a value that its field cannot have.
     """
     fields = fields_of_today(saved["recipe"])
     if unknown := fields.keys() - HINTS.keys():
         raise InputError(
-            f"checkpoint: unknown recipe fields {', '.join(sorted(map(str, unknown)))}; update alexnet2012"
+            f"checkpoint: unknown recipe fields {', '.join(sorted(map(str, unknown)))[:MESSAGE]}; update alexnet2012"
         )
     for name, value in fields.items():
         if not of_type(value, HINTS[name]):
-            raise ValueError(f"recipe field {name} is {str(value)[:40]!r}")
-    return Recipe(**fields)
+            raise ValueError(f"recipe field {name} is {shown(value)}")
+    try:
+        return Recipe(**fields)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+def is_sum(value: Any) -> bool:
+    """A finite number, at least 0."""
+    return is_number(value) and 0 <= value < math.inf
 
 
 def of_type(value: Any, hint: Any) -> bool:

@@ -25,14 +25,18 @@ def build_net(recipe: Recipe, classes: int, seed: int = 0, exchange: Exchange | 
 
 
 def parameter_shapes(recipe: Recipe, classes: int) -> dict[str, tuple[int, ...]]:
-    """Of every parameter of the whole net, by name, without making it."""
+    """Of every parameter of the whole net, by name, without making it.
+
+    Raises RuntimeError where a reference net cannot read the recipe's images.
+    """
     net: nn.Module
     with torch.device("meta"):
         if recipe.net == "2012":
             parts = [classes_of(classes, recipe.towers, tower) for tower in range(recipe.towers)]
             net = nn.ModuleDict({"towers": nn.ModuleList(Tower(recipe, *part) for part in enumerate(parts))})
         else:
-            net = ReferenceNet(recipe, classes)
+            net = ReferenceNet(recipe, classes).eval()
+            net(torch.empty(1, recipe.channels, recipe.crop_size, recipe.crop_size))
     return {name: tuple(parameter.shape) for name, parameter in net.named_parameters()}
 
 

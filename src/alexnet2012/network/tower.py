@@ -8,9 +8,7 @@ from torch import Tensor, nn
 
 from alexnet2012.network.dropout import DropoutKey, dropout_mask
 from alexnet2012.network.lrn.layer import InMapResponseNorm, LocalResponseNorm
-from alexnet2012.recipe import CONVOLUTIONS, LAYERS, POOLED, Recipe
-
-POOLED_SIZE = 6  # pixels: 224 -> conv1 55 -> 27 -> 13 -> 6
+from alexnet2012.recipe import CONVOLUTIONS, LAYERS, POOLED, POOLED_SIZE, Recipe
 
 
 class Tower(nn.Module):

@@ -210,6 +210,10 @@ def refuse_other_net(saved: dict[str, Any], trainer: Trainer, path: Path) -> Non
         raise InputError(f"{path}: of a net of other layers; give another --out")
     if missing := trainer.schedule.state.keys() - saved["schedule"].keys():
         raise InputError(f"{path}: its schedule has no {', '.join(sorted(missing))}; give another --out")
+    if saved["step"] > trainer.plan.steps:
+        raise InputError(
+            f"{path}: of step {saved['step']}, the run has {trainer.plan.steps}; remove it, or give another --out"
+        )
     if saved["images"] != trainer.plan.images:
         now, then = trainer.plan.images, saved["images"]
         raise InputError(f"{path}: of {then} training images, the data has {now}; restore them or give another --out")
