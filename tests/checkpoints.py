@@ -16,6 +16,7 @@ from alexnet2012.data import Dataset, Statistics
 from alexnet2012.data.dataset import load
 from alexnet2012.evaluation import checkpoint
 from alexnet2012.evaluation.crops import crops_of
+from alexnet2012.network.alexnet import classes_of
 
 NARROW = 1 / 16
 
@@ -35,7 +36,7 @@ def distinct_net(dataset: Dataset, statistics: Statistics, recipe: Recipe, seed:
     with torch.no_grad():
         logits = net(centre)
         spread = float(logits.std(0).mean())
-        means = logits.mean(0).split([net.classes_of(tower) for tower in range(recipe.towers)])
+        means = logits.mean(0).split([classes_of(net.classes, recipe.towers, tower) for tower in range(recipe.towers)])
         for tower, mean in zip(net.held, means, strict=True):
             tower.fc8.bias.sub_(mean)
             tower.fc8.weight.div_(spread)

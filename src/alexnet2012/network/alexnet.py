@@ -36,11 +36,12 @@ class AlexNet(nn.Module):
             raise InputError(f"{classes} class: a classifier needs at least two")
         if not 0 <= seed < 2**63:
             raise InputError(f"--seed {seed}: must be in 0..2^63-1")
+        self.layers = self.recipe.layers
         self.passes = 0  # training passes so far: the dropout step of a caller who counts none
         self.towers = nn.ModuleList()
         for index in range(self.recipe.towers):
             with torch.device("meta"):
-                tower = Tower(self.recipe, index, self.classes_of(index))
+                tower = Tower(self.recipe, index, classes_of(classes, self.recipe.towers, index))
             self.towers.add_module(str(index), tower if index in self.exchange.towers else None)
         device = torch.get_default_device()
         self.to_empty(device=device)
@@ -52,15 +53,6 @@ class AlexNet(nn.Module):
     def held(self) -> list[Tower]:
         """The towers that live in this process."""
         return [tower for tower in self.towers if isinstance(tower, Tower)]
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers with weights, in order."""
-        return self.recipe.layers
-
-    def classes_of(self, tower: int) -> int:
-        """Classes in ``tower``'s slice of fc8."""
-        return classes_of(self.classes, self.recipe.towers, tower)
 
     def place(self, devices: Sequence[torch.device | str]) -> AlexNet:
         """Put each tower held here on its device; one device serves all."""
@@ -87,10 +79,14 @@ class AlexNet(nn.Module):
         (N, 256, 13, 13), conv3 and conv4 (N, 384, 13, 13), conv5 (N, 256, 6, 6), fc6 and fc7 (N, 4096), fc8 the
         logits.
         """
-        key = self.next_key(step, first_row) if self.training else None
+        key = None
+        if self.training:
+            if step is None:
+                step, self.passes = self.passes, self.passes + 1
+            key = DropoutKey(self.seed, step, first_row)
         outputs = self.padded(images)
         run, features = self.exchange.run, {}
-        for layer in self.recipe.layers:
+        for layer in self.layers:
             if self.recipe.reads_both_towers(layer):
                 outputs = self.exchange.gather_channels(outputs, layer)
             outputs = [run(tower, layer, x, key) for tower, x in zip(self.held, outputs, strict=True)]
@@ -107,19 +103,13 @@ class AlexNet(nn.Module):
         copies = {d: F.pad(images.to(d, non_blocking=True), (0, edge, 0, edge)) for d in dict.fromkeys(devices)}
         return [copies[device] for device in devices]
 
-    def next_key(self, step: int | Tensor | None, first_row: int) -> DropoutKey:
-        if step is None:
-            step = self.passes
-            self.passes += 1
-        return DropoutKey(self.seed, step, first_row)
-
     @torch.no_grad()
     def draw_weights(self) -> None:
         """Draw every layer full size, N(0, std) (P §5), and keep the kernels of the towers held here.
 
         Each layer has a stream of its own, so no layout, and no change of another layer, moves it.
         """
-        for layer in self.recipe.layers:
+        for layer in self.layers:
             index = LAYERS.index(layer)
             generator = np.random.Generator(philox(Purpose.WEIGHTS, self.seed, index))
             for t, tower in enumerate(self.towers):
@@ -131,9 +121,11 @@ class AlexNet(nn.Module):
     def weight_shape(self, layer: str, tower: int) -> tuple[int, ...]:
         """Shape of ``layer``'s weights in ``tower``, whichever process holds it."""
         inputs = getattr(self.held[0], layer).weight.shape[1:]
-        return (self.classes_of(tower) if layer == "fc8" else self.recipe.outputs(layer), *inputs)
+        if layer == "fc8":
+            return classes_of(self.classes, self.recipe.towers, tower), *inputs
+        return self.recipe.outputs(layer), *inputs
 
 
 def classes_of(classes: int, towers: int, tower: int) -> int:
-    """How many of ``classes`` lie in ``tower``: tower 0 owns the first ceil(classes / towers)."""
+    """The number of ``classes`` whose logits ``tower`` computes: tower 0 has the first ceil(classes / towers)."""
     return (classes + towers - 1 - tower) // towers

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from alexnet2012.core.errors import InputError
-from alexnet2012.network.alexnet import AlexNet, classes_of
+from alexnet2012.network.alexnet import AlexNet
 from alexnet2012.network.exchange import Exchange
 from alexnet2012.network.reference import ReferenceNet
-from alexnet2012.network.tower import Tower
 from alexnet2012.recipe import Recipe
 
 
@@ -25,6 +24,7 @@ def build_net(recipe: Recipe, classes: int, seed: int = 0, exchange: Exchange | 
 
 
 def parameter_shapes(recipe: Recipe, classes: int) -> dict[str, tuple[int, ...]]:
+<<<<<<< HEAD
     """Of every parameter of the whole net, by name, without making it.
 
     Raises RuntimeError where a reference net cannot read the recipe's images.
@@ -37,6 +37,11 @@ def parameter_shapes(recipe: Recipe, classes: int) -> dict[str, tuple[int, ...]]
         else:
             net = ReferenceNet(recipe, classes).eval()
             net(torch.empty(1, recipe.channels, recipe.crop_size, recipe.crop_size))
+=======
+    """The shape of every parameter of the whole net, by name, without allocating it."""
+    with torch.device("meta"):
+        net = build_net(recipe, classes)
+>>>>>>> 80a45c8 (Network: one wiring for shapes and nets; tower.py and alexnet.py in 249 lines)
     return {name: tuple(parameter.shape) for name, parameter in net.named_parameters()}
 
 

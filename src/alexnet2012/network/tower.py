@@ -50,7 +50,6 @@ class Tower(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where this tower lives."""
         return self.conv1.weight.device
 
     def forward(self, layer: str, x: Tensor, key: DropoutKey | None = None) -> Tensor:
@@ -59,8 +58,8 @@ class Tower(nn.Module):
         ``key`` picks the dropout masks of a training pass; None is a test pass.
         """
         x = self.layer_output(layer, x, key)
-        for left_out in self.recipe.left_out_behind(layer):
-            x = self.pool(x) if left_out in POOLED else x
+        for _ in set(POOLED) & set(self.recipe.left_out_behind(layer)):
+            x = self.pool(x)
         return x
 
     def layer_output(self, layer: str, x: Tensor, key: DropoutKey | None) -> Tensor:

@@ -136,7 +136,7 @@ def gather_net(net: AlexNet, optimizer: Optimizer, layout: Layout) -> dict[str, 
     def check() -> None:
         try:
             checkpoint.refuse_state(
-                state, {name: tuple(weight.shape) for name, weight in weights.items()}, len(net.towers)
+                state, {name: tuple(weight.shape) for name, weight in weights.items()}, net.recipe.towers
             )
         except ValueError as error:
             raise InputError(f"the state of {type(optimizer).__name__} cannot be saved: {error}") from error

@@ -50,19 +50,17 @@ class ReferenceNet(nn.Module):
         self, images: Tensor, step: int | Tensor | None = None, first_row: int = 0, return_features: bool = False
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """As ``AlexNet.forward``."""
-        key = self.next_key(step, first_row) if self.training else None
+        key = None
+        if self.training:
+            if step is None:
+                step, self.passes = self.passes, self.passes + 1
+            key = DropoutKey(self.seed, step, first_row)
         x, layer, features = images.to(self.device), "", {}
         for name, module in self.named_children():
             x = drop(x, key, layer, module.p) if isinstance(module, nn.Dropout) else module(x)
             layer = name if name in self.layers else layer
             features[layer] = x
         return (x, features) if return_features else x
-
-    def next_key(self, step: int | Tensor | None, first_row: int) -> DropoutKey:
-        if step is None:
-            step = self.passes
-            self.passes += 1
-        return DropoutKey(self.seed, step, first_row)
 
 
 def drop(x: Tensor, key: DropoutKey | None, layer: str, share: float) -> Tensor:

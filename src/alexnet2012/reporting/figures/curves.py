@@ -155,7 +155,7 @@ def mark_drops(above: Axes, below: Axes, drops: dict[float, float]) -> None:
         for axes in (above, below):
             axes.axvline(place, color="gray", linewidth=0.5)
         below.annotate(
-            f"rate x {factor:.2g}", (place, 1), (-2, -2), xycoords=("data", "axes fraction"),
+            f"learning rate x {factor:.2g}", (place, 1), (-2, -2), xycoords=("data", "axes fraction"),
             textcoords="offset points", rotation=90, ha="right", va="top", fontsize=SMALL, color="gray",
         )  # fmt: skip
 
