@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -256,7 +257,7 @@ def resumable(read: Any) -> bool:
     """From either checkpoint, the one before or one whose step or best error is another number."""
     statistics, weights, velocities, schedule = read
     whole = all(torch.isfinite(value).all() for value in [*weights.values(), *velocities.values()])
-    return whole and fair_statistics(statistics) and schedule["best"] == schedule["best"]
+    return whole and fair_statistics(statistics) and not math.isnan(schedule["best"])
 
 
 def fair_statistics(statistics: dict[str, Any]) -> bool:

@@ -207,12 +207,3 @@ def test_an_odd_number_of_processes_is_reported_once(tree: Path) -> None:
     (line,) = ended.err.splitlines()
     assert "3 processes cannot hold a tower each in pairs" in line
     assert not (tree.parent / "run").exists()
-
-
-def test_the_rank_that_reads_a_bad_file_reports_it_once(tree: Path) -> None:
-    bad = tree / "val" / "class2" / "1.png"
-    bad.write_bytes(b"no image")
-    ended = on_ranks(2, TRAIN, *SMALL, "--data", tree, "--out", tree.parent / "run")
-    (line,) = lines_of_ours(ended)
-    assert str(bad) in line and 2 in ended.codes
-    assert str(bad) in (tree.parent / "run" / "state.json").read_text()

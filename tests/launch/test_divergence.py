@@ -89,7 +89,7 @@ def test_what_is_not_finite_ends_the_run_and_it_goes_on_from_before(
     assert newest.name == f"step-{5 - 5 % every:09d}.pt"
     assert state(run) == ("failed", 6) and reason(run) in ended.err
     assert [row["step"] for row in rows(run) if "val_top1_error" in row] == []  # an epoch has six steps
-    assert here(TRAIN, *flags, "--max-steps", 8).code == 0
+    assert f"going on at step {5 - 5 % every}\n" in here(TRAIN, *flags, "--max-steps", 8).out
     assert losses(run) == {step: loss for step, loss in losses(one_process).items() if step <= 8}
 
 

@@ -191,9 +191,10 @@ def test_a_run_under_faults_ends_as_one_without(processes: int, tree: Path, tmp_
     print(f"seed {SEED}: {', '.join(faults)}")
     for name in faults:
         said = run.log.stat().st_size if run.log.exists() else 0
+        saved = any(run.out.glob("checkpoints/step-*.pt"))
         agent = run.start()
         run.reach(agent, run.step() + 1 + chance.randrange(3))
-        assert run.says_next in run.said(said)
+        assert run.says_next in run.said(said) and ("going on at step" in run.said(said) or not saved)
         run.says_next = ""
         EVERY_FAULT[name](run, agent)
         assert agent.poll() is not None

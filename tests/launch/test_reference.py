@@ -49,7 +49,8 @@ def test_a_run_of_lenet_resumes_exactly_and_is_evaluated(tmp_path: Path) -> None
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert here(TRAIN, *LENET, "--out", whole, "--max-steps", 4).code == 0
     for steps in (2, 4):
-        assert here(TRAIN, *LENET, "--out", parts, "--max-steps", steps).code == 0
+        ended = here(TRAIN, *LENET, "--out", parts, "--max-steps", steps)
+        assert ended.code == 0 and ("going on at step 2" in ended.out) == (steps == 4)
     assert losses(whole) == losses(parts)
     saved, resumed = (checkpoint.load(run / "checkpoints" / "last.pt") for run in (whole, parts))
     assert all(torch.equal(weight, resumed["weights"][name]) for name, weight in saved["weights"].items())
@@ -93,7 +94,8 @@ def test_a_net_of_cifar10_trains_its_whole_schedule_and_resumes_exactly(tree: Pa
     ended = here(TRAIN, *flags, "--out", whole, "--max-steps", 17)
     assert ended.code == 0, ended.err
     for steps in (7, 17):
-        assert here(TRAIN, *flags, "--out", parts, "--max-steps", steps).code == 0
+        ended = here(TRAIN, *flags, "--out", parts, "--max-steps", steps)
+        assert ended.code == 0 and ("going on at step 7" in ended.out) == (steps == 17)
     assert_same_to_the_bit(parts, whole)
     lr = [row["lr"] for row in rows(whole) if "loss" in row]
     assert lr == pytest.approx([1e-3] * 15 + [1e-4] + [1e-5])

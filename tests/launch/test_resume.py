@@ -71,7 +71,7 @@ def test_after_sigkill_losses_rows_and_events_are_those_of_a_run_never_killed(
 def test_after_sigkill_two_processes_go_on(killed: Path, one_process: Path, tree: Path, tmp_path: Path) -> None:
     run = shutil.copytree(killed, tmp_path / "run")
     ended = on_ranks(2, TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run)
-    assert ended.code == 0, ended.err
+    assert ended.code == 0 and "going on at step" in ended.out, ended.err
     assert losses(run) == pytest.approx(losses(one_process), rel=1e-4)
     assert list(losses(run)) == list(range(1, 21))
     means, expected = ([row["train_loss"] for row in rows(each) if "train_loss" in row] for each in (run, one_process))
@@ -86,7 +86,7 @@ def test_a_broken_last_checkpoint_costs_the_steps_behind_it_only(
     newest = max(run.glob("checkpoints/step-*.pt"))
     newest.write_bytes(newest.read_bytes()[:-100])
     ended = here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run)
-    assert ended.code == 0
+    assert ended.code == 0 and "going on at step" in ended.out
     assert ended.err.count("\n") == ended.err.count("passed over") == 1
     assert_same_to_the_bit(run, one_process)
 
@@ -119,7 +119,7 @@ def test_a_stop_at_an_epochs_end_puts_the_validation_off(
         patch.setattr(checkpoint, "save", no_space)
         assert here(TRAIN, *SMALL, "--max-steps", 13, "--data", tree, "--out", run).code == 2
         assert rows(run)[-1]["step"] == 13
-    assert here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run).code == 0
+    assert "going on at step 12" in here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run).out
     assert_same_to_the_bit(run, one_process)
 
 
@@ -219,7 +219,7 @@ def test_a_run_of_a_version_that_knew_less_goes_on(one_process: Path, tree: Path
     assert here(TRAIN, *SMALL, "--max-steps", 8, "--data", tree, "--out", run).code == 0
     edit_config(run, lambda config: config["settings"].pop("recipe.plateau_patience"))
     edit_checkpoints(run, lambda saved: saved["recipe"].pop("plateau_patience"))
-    assert here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run).code == 0
+    assert "going on at step 8" in here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run).out
     assert_same_to_the_bit(run, one_process)
 
 
@@ -249,6 +249,7 @@ def test_damaged_rows_cost_nothing_but_themselves(killed: Path, one_process: Pat
         metrics.write(b'{"step": 4, "loss": "\xff"}\n[]\n{"step": 9, "epo')
     ended = here(TRAIN, *SMALL, *STEPS, "--data", tree, "--out", run)
     assert (ended.code, ended.err) == (0, f"warning: {run / 'metrics.jsonl'}: 3 damaged rows are dropped\n")
+    assert "going on at step" in ended.out
     assert_same_to_the_bit(run, one_process)
 
 
@@ -256,15 +257,16 @@ def test_damaged_rows_cost_nothing_but_themselves(killed: Path, one_process: Pat
 def pieces(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run in pieces, what may change between them changing."""
     run = tmp_path_factory.mktemp("runs") / "pieces"
-    for flags in (
-        ("--max-steps", 5),
-        ("--max-steps", 6, "--workers", 2),
-        ("--max-steps", 13, "--checkpoint-every", 3, "--placement", "together"),
-        ("--time-limit", 1e-6),
-        STEPS,
+    for begins, flags in (
+        ("", ("--max-steps", 5)),
+        (", going on at step 5", ("--max-steps", 6, "--workers", 2)),
+        (", going on at step 6", ("--max-steps", 13, "--checkpoint-every", 3, "--placement", "together")),
+        (", going on at step 13", ("--time-limit", 1e-6)),
+        (", going on at step 14", STEPS),
     ):
         ended = here(TRAIN, *SMALL, *flags, "--data", tree, "--out", run)
         assert (ended.code, ended.err) == (0, "")
+        assert f"run      {run}{begins}\n" in ended.out
         if "--time-limit" in flags:
             assert state(run) == ("preempted", 14)
     return run

@@ -147,9 +147,12 @@ def test_the_first_tower_owns_the_odd_class(classes: int) -> None:
     assert net.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, classes)
 
 
-@pytest.mark.parametrize(("classes", "seed"), [(1, 0), (0, 0), (10, -1), (10, 2**63)])
-def test_impossible_nets_are_refused(classes: int, seed: int) -> None:
-    with pytest.raises(InputError):
+@pytest.mark.parametrize(
+    ("classes", "seed", "said"),
+    [(1, 0, "1 class: "), (0, 0, "0 class: "), (10, -1, "--seed -1: "), (10, 2**63, f"--seed {2**63}: ")],
+)
+def test_impossible_nets_are_refused(classes: int, seed: int, said: str) -> None:
+    with pytest.raises(InputError, match=f"^{said}"):
         AlexNet(paper_recipe(width=1 / 16), classes, seed)
 
 
