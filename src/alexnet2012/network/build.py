@@ -24,24 +24,14 @@ def build_net(recipe: Recipe, classes: int, seed: int = 0, exchange: Exchange | 
 
 
 def parameter_shapes(recipe: Recipe, classes: int) -> dict[str, tuple[int, ...]]:
-<<<<<<< HEAD
-    """Of every parameter of the whole net, by name, without making it.
+    """The shape of every parameter of the whole net, by name, without allocating it.
 
     Raises RuntimeError where a reference net cannot read the recipe's images.
     """
-    net: nn.Module
-    with torch.device("meta"):
-        if recipe.net == "2012":
-            parts = [classes_of(classes, recipe.towers, tower) for tower in range(recipe.towers)]
-            net = nn.ModuleDict({"towers": nn.ModuleList(Tower(recipe, *part) for part in enumerate(parts))})
-        else:
-            net = ReferenceNet(recipe, classes).eval()
-            net(torch.empty(1, recipe.channels, recipe.crop_size, recipe.crop_size))
-=======
-    """The shape of every parameter of the whole net, by name, without allocating it."""
     with torch.device("meta"):
         net = build_net(recipe, classes)
->>>>>>> 80a45c8 (Network: one wiring for shapes and nets; tower.py and alexnet.py in 249 lines)
+        if recipe.net != "2012":
+            net.eval()(torch.empty(1, recipe.channels, recipe.crop_size, recipe.crop_size))
     return {name: tuple(parameter.shape) for name, parameter in net.named_parameters()}
 
 
