@@ -15,57 +15,44 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from alexnet2012.core.command_line import Parser, escape_what_does_not_print, tell
+from alexnet2012 import data
+from alexnet2012.core.command_line import Parser, exit_code, leave, progress
 from alexnet2012.core.errors import InputError, printable
 from alexnet2012.core.threads import cores
-from alexnet2012.data import open_dataset
-from alexnet2012.data.prepare.shards import Settings, prepare
-from alexnet2012.data.prepare.source import OFFICIAL, Source, open_source
-from alexnet2012.data.prepare.verify import Check, check_archives, verify
-from alexnet2012.data.statistics import Statistics
+from alexnet2012.data import prepare
 from alexnet2012.recipe import COLORS_2014
-
-STOPPED = 130  # the shell's code for Ctrl-C
-
-
-class Speed(ProgressColumn):
-    """Images a second, over the last half minute."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:,.0f} images/s")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prepare, and verify if asked to. Returns the shell's exit code."""
-    escape_what_does_not_print()
-    console = Console()
+    """Returns the shell's exit code."""
+    return exit_code(lambda: run(parse(arguments)))
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Prepare, and verify if asked to. Raises InputError."""
+    console, shards = Console(), prepare.shards
     try:
-        flags = parse(arguments)
         with console.status(f"listing the images of {flags.source}"):
-            source = open_source(flags.source)
-        settings = Settings(flags.quality, flags.seed)
-        with bar(console, "preparing", source) as progress:
-            manifest = prepare(source, flags.out, settings, flags.workers, flags.skip_unreadable, progress)
+            source = prepare.source.open_source(flags.source)
+        settings, total = shards.Settings(flags.quality, flags.seed), sum(map(len, source.images.values()))
+        with progress("preparing", total) as bar:
+            manifest = shards.prepare(
+                source, flags.out, settings, flags.workers, flags.skip_unreadable, lambda done: bar(completed=done)
+            )
         print_summary(console, manifest, flags.out)
         if flags.verify:
             check(console, source, manifest, flags)
-    except InputError as error:
-        tell(str(error))
-        return error.exit_code
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
-        return STOPPED
-    return 0
+        raise
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -98,15 +85,6 @@ def between(least: int, most: int) -> Callable[[str], int]:
     return number
 
 
-@contextmanager
-def bar(console: Console, what: str, source: Source) -> Iterator[Callable[[int], None]]:
-    """A progress bar over all images; yields what to call with the number done."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(what, total=sum(map(len, source.images.values())))
-        yield lambda images: progress.update(task, completed=images)
-
-
 def print_summary(console: Console, manifest: dict[str, Any], out: Path) -> None:
     """What was made, and what was odd about the source."""
     size = sum(shard["bytes"] for split in manifest["splits"].values() for shard in split["shards"])
@@ -121,19 +99,20 @@ def print_summary(console: Console, manifest: dict[str, Any], out: Path) -> None
     console.print(table)
 
 
-def check(console: Console, source: Source, manifest: dict[str, Any], flags: argparse.Namespace) -> None:
+def check(console: Console, source: prepare.source.Source, manifest: dict[str, Any], flags: argparse.Namespace) -> None:
     """Verify, print and write ``verify.json``. Raises InputError with the first problem."""
-    with bar(console, "verifying", source) as progress:
-        checks, problems = verify(source, flags.out, flags.workers, progress)
+    verify = prepare.verify
+    with progress("verifying", sum(map(len, source.images.values()))) as bar:
+        checks, problems = verify.verify(source, flags.out, flags.workers, lambda done: bar(completed=done))
     with console.status("MD5 of the archives"):
-        archives = check_archives(source)
+        archives = verify.check_archives(source)
     table = Table("check", "found", "expected", "")
     for row in checks + archives:
         verdict = "holds" if row.holds else "differs" if row in archives else "FAILS"
         table.add_row(row.what, *(f"{n:,}" if isinstance(n, int) else n for n in (row.found, row.expected)), verdict)
     console.print(table)
-    if len(source.wnids) == OFFICIAL["classes"]:
-        console.print(color_table(open_dataset(str(flags.out), "train").statistics))
+    if len(source.wnids) == prepare.source.OFFICIAL["classes"]:
+        console.print(color_table(data.open_dataset(str(flags.out), "train").statistics))
     report = flags.out / "verify.json"
     write_report(report, checks, archives, problems, manifest)
     if failed := [row.what for row in checks if not row.holds]:
@@ -141,7 +120,7 @@ def check(console: Console, source: Source, manifest: dict[str, Any], flags: arg
         raise InputError(f"{flags.out}: does not hold what it should: {first}; all in {report}")
 
 
-def color_table(statistics: Statistics) -> Table:
+def color_table(statistics: data.Statistics) -> Table:
     """The colours of the training images beside the authors'; other ways to resize and store make them differ a bit."""
     table = Table("colors of training images", "here", "the authors', 2014")
     for name, values in statistics.colors().items():
@@ -151,7 +130,11 @@ def color_table(statistics: Statistics) -> Table:
 
 
 def write_report(
-    path: Path, checks: list[Check], archives: list[Check], problems: list[str], manifest: dict[str, Any]
+    path: Path,
+    checks: list[prepare.verify.Check],
+    archives: list[prepare.verify.Check],
+    problems: list[str],
+    manifest: dict[str, Any],
 ) -> None:
     """The tables in full, as JSON."""
     report = {
@@ -168,4 +151,4 @@ def write_report(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

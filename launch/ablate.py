@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import alexnet2012.core.openmp  # noqa: F401  (before torch)
-
-# isort: split
 import json
 import sys
 from argparse import Namespace
 from pathlib import Path
 
 import train_imagenet
+from alexnet2012 import distributed, reporting, training
 from alexnet2012.core.atomic_files import write_text
 from alexnet2012.core.command_line import Parser, main
 from alexnet2012.core.errors import InputError
+from alexnet2012.core.messages import say
 from alexnet2012.core.threads import cores
-from alexnet2012.distributed.layout import check_pairs, default_placement
 from alexnet2012.recipe import Recipe, variant_fields
-from alexnet2012.reporting.ablation import estimate
-from alexnet2012.reporting.ablation import table as ablation
-from alexnet2012.reporting.ablation.execution import Execution, slots
-from alexnet2012.reporting.ablation.study import ALL, BASE, CROPS, Planned, Run, all_runs, found_runs
-from alexnet2012.reporting.figures.style import save
-from alexnet2012.training.run_log import duration
+from alexnet2012.reporting import ablation
+from alexnet2012.reporting.ablation import ALL, BASE
 
 HERE = Path(__file__).parent
 OWN = ("out", "seed", "time_limit", "describe", "net")  # flags of train_imagenet.py that are not a study's to give
@@ -31,8 +25,8 @@ OWN = ("out", "seed", "time_limit", "describe", "net")  # flags of train_imagene
 def flags() -> Parser:
     parser = Parser("Train variants of the net with everything else equal; flags of train_imagenet.py apply to all.")
     add = parser.add_argument
-    add("--variants", type=variants, help=f"of {', '.join(ALL)}; commas between (default: all)")
-    add("--seeds", type=seeds, default=[0, 1, 2], help="commas between")
+    add("--variants", type=variants, help=f"of {', '.join(ALL)}; commas between (default: all that differ)")
+    add("--seeds", type=seeds, default="0,1,2", help="commas between")
     add("--out", type=Path, help="the study's directory: a run directory each, and the report")
     add("--jobs", type=int, default=1, help="runs at a time; they split the cores and GPUs")
     add("--processes", type=int, default=1, help="processes a run, under torchrun")
@@ -66,6 +60,7 @@ def seeds(text: str) -> list[int]:
 
 
 def run(given: Namespace, common: list[str]) -> None:
+    refuse_own_flags(common)
     if given.report:
         report(given.report)
         return
@@ -80,7 +75,9 @@ def run(given: Namespace, common: list[str]) -> None:
         return
     given.out.mkdir(parents=True, exist_ok=True)
     write_text(given.out / "command.json", json.dumps(sys.argv) + "\n")
-    execution = Execution(lambda one: training(one, given.processes), evaluation, given.jobs, say)
+    execution = ablation.execution.Execution(
+        lambda one: train_command(one, given.processes), evaluate_command, given.jobs, say
+    )
     try:
         execution.carry_out(planned)
     finally:
@@ -91,20 +88,19 @@ def run(given: Namespace, common: list[str]) -> None:
         say(f"stopped with {left} of {len(planned)} runs to finish; the same command goes on")
 
 
-def plan(given: Namespace, common: list[str]) -> list[Planned]:
+def plan(given: Namespace, common: list[str]) -> list[ablation.study.Planned]:
     """Every run of the study, seed by seed, so that one cut short has every variant. Raises InputError."""
-    refuse_own_flags(common)
     named = given.variants or variants_of(train_imagenet.recipe(train_imagenet.flags().parse_args(common)))
     planned = []
     for seed in given.seeds:
         for variant in named:
-            run = Run.of(given.out, variant, seed)
+            run = ablation.study.Run.of(given.out, variant, seed)
             words = (*common, *train_imagenet.flags_of(variant), "--seed", str(seed), "--out", str(run.path))
-            one = Planned(run, train_imagenet.settings(train_imagenet.flags().parse_args(words)), words)
+            one = ablation.study.Planned(run, train_imagenet.settings(train_imagenet.flags().parse_args(words)), words)
             if given.processes > 1:
                 towers = one.settings.recipe.towers
-                placement = one.settings.placement or default_placement(towers)
-                check_pairs(placement, given.processes, given.processes, towers, 0)
+                placement = one.settings.placement or distributed.layout.default_placement(towers)
+                distributed.layout.check_pairs(placement, given.processes, given.processes, towers, 0)
             one.refuse_other_settings()
             planned.append(one)
     return planned
@@ -120,54 +116,52 @@ def refuse_own_flags(common: list[str]) -> None:
         raise InputError(f"{flag}: not for all runs; a study has --out, --seeds and --variants")
 
 
-def training(one: Planned, processes: int) -> list[str]:
+def train_command(one: ablation.study.Planned, processes: int) -> list[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return [sys.executable, *(torchrun if processes > 1 else []), str(HERE / "train_imagenet.py"), *one.flags]
 
 
-def evaluation(one: Planned) -> list[str]:
+def evaluate_command(one: ablation.study.Planned) -> list[str]:
     checkpoint, settings = one.run.directory.last, one.settings
-    words = [HERE / "evaluate.py", checkpoint, "--data", settings.data, "--crops", CROPS, "--json", one.run.errors]
-    words += ["--predictions", one.run.predictions[CROPS], "--centre-predictions", one.run.predictions[1]]
+    crops = ablation.study.CROPS
+    words = [HERE / "evaluate.py", checkpoint, "--data", settings.data, "--crops", crops, "--json", one.run.errors]
+    words += ["--predictions", one.run.predictions[crops], "--centre-predictions", one.run.predictions[1]]
     words += ["--loader", settings.loader, "--workers", settings.workers]
     words += ["--threads", settings.threads] if settings.threads else []
     return [sys.executable, *map(str, words)]
 
 
-def print_plan(planned: list[Planned], jobs: int) -> None:
+def print_plan(planned: list[ablation.study.Planned], jobs: int) -> None:
     """A line a run, and how long they will take: one training step is timed for it."""
-    speed = estimate.speed(planned[0].settings.recipe, len(slots(jobs)[0].cores))
-    expected = [estimate.seconds(one, speed) for one in planned]
+    duration = training.run_log.duration
+    speed = ablation.estimate.speed(planned[0].settings.recipe, len(ablation.execution.slots(jobs)[0].cores))
+    expected = [ablation.estimate.seconds(one, speed) for one in planned]
     for one, time in zip(planned, expected, strict=True):
         state = "done" if one.finished else "to evaluate" if one.trained else "to train"
-        print(f"{state:11}  {duration(time):>8}  train_imagenet.py {' '.join(one.flags)}")
+        say(f"{state:11}  {duration(time):>8}  train_imagenet.py {' '.join(one.flags)}")
     left, together = sum(not one.finished for one in planned), min(jobs, cores())
     total = duration(max(*expected, sum(expected) / together))
-    print(f"{left} of {len(planned)} runs to do, about {total} with --jobs {jobs}; ", end="")
-    print("estimated from one training step, reading images not counted")
+    estimated = "estimated from one training step, reading images not counted"
+    say(f"{left} of {len(planned)} runs to do, about {total} with --jobs {jobs}; {estimated}")
 
 
 def report(directory: Path) -> None:
     """Write ``ablation.json``, ``ablation.md`` and ``figures/ablation``; print the table."""
-    runs = found_runs(directory)
-    tables = ablation.tables_of(runs)
+    runs = ablation.study.found_runs(directory)
+    tables = ablation.table.tables_of(runs)
     try:
         command = json.loads((directory / "command.json").read_text())
     except (OSError, ValueError):
         command = []  # only told
-    text = ablation.markdown(runs, tables)
-    write_text(directory / "ablation.json", json.dumps(ablation.summary(runs, tables, command), indent=2) + "\n")
+    text = ablation.table.markdown(runs, tables)
+    write_text(directory / "ablation.json", json.dumps(ablation.table.summary(runs, tables, command), indent=2) + "\n")
     write_text(directory / "ablation.md", text)
-    drawn = ablation.draw(tables[CROPS], runs[0].config()["settings"]["recipe.name"])
-    save({"ablation": drawn}, directory / "figures")
+    drawn = ablation.table.draw(tables[ablation.study.CROPS], runs[0].config()["settings"]["recipe.name"])
+    reporting.figures.style.save({"ablation": drawn}, directory / "figures")
     say(text)
-    if left := [run.name for run in all_runs(directory) if not run.evaluated]:
+    if left := [run.name for run in ablation.study.all_runs(directory) if not run.evaluated]:
         say(f"left out, not evaluated yet or without predictions: {'; '.join(left)}; the study's own command goes on")
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
-
-
 if __name__ == "__main__":
-    main(lambda: run(*flags().parse_known_args()))
+    main(lambda: flags().parse_known_args(), lambda asked: run(*asked))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import alexnet2012.core.openmp  # noqa: F401  (before torch)
-
-# isort: split
 import dataclasses
 import json
 import os
@@ -14,22 +11,21 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from rich.console import Console
-
-from alexnet2012.benchmark import evaluation, exchange, growth, loading, lrn, training_step
-from alexnet2012.benchmark.compare import Figure
-from alexnet2012.benchmark.report import machine, speed_lines
-from alexnet2012.benchmark.synthetic import refuse_small
+from alexnet2012 import benchmark, network
 from alexnet2012.core.atomic_files import write_output
-from alexnet2012.core.command_line import Parser, main
+from alexnet2012.core.command_line import Parser, main, output_file
 from alexnet2012.core.errors import InputError
+from alexnet2012.core.messages import say
 from alexnet2012.core.threads import cores
-from alexnet2012.network.lrn.layer import lrn_kernel
-from outputs import output_file
 
-Measure = Callable[[Namespace, torch.device], Iterator[Figure]]
+if TYPE_CHECKING:
+    import torch
+
+    from alexnet2012.benchmark.compare import Figure
+
+Measure = Callable[[Namespace, "torch.device"], Iterator["Figure"]]
 
 
 def under_torchrun(section: str, *counts: int) -> Measure:
@@ -44,23 +40,23 @@ def under_torchrun(section: str, *counts: int) -> Measure:
                 if subprocess.run([*run, *own], stdout=subprocess.DEVNULL, check=False).returncode:
                     raise InputError(f"{section}: one of its {count} processes failed, as said above")
                 for figure in json.loads(found.read_text())["figures"]:
-                    yield Figure(**figure)
+                    yield benchmark.compare.Figure(**figure)
 
     return measure
 
 
 SECTIONS: dict[str, Measure] = {
-    "lrn": lambda given, device: lrn.figures(device),
-    "step": lambda given, device: training_step.figures(device),
+    "lrn": lambda given, device: benchmark.lrn.figures(device),
+    "step": lambda given, device: benchmark.training_step.figures(device),
     "exchange": under_torchrun("between-ranks", 2),
-    "loader": lambda given, device: loading.figures(device, given.data),
-    "evaluate": lambda given, device: evaluation.figures(device, given.data),
-    "growth": lambda given, device: growth.figures(device, given.data),
+    "loader": lambda given, device: benchmark.loading.figures(device, given.data),
+    "evaluate": lambda given, device: benchmark.evaluation.figures(device, given.data),
+    "growth": lambda given, device: benchmark.growth.figures(device, given.data),
     "replicas": under_torchrun("of-replicas", 2, 4),
 }
-RANKS: dict[str, Callable[[torch.device], Iterator[Figure]]] = {  # what this command has several ranks measure
-    "between-ranks": exchange.figures,
-    "of-replicas": growth.replicas,
+RANKS: dict[str, Measure] = {  # what this command has several ranks measure
+    "between-ranks": lambda given, device: benchmark.exchange.figures(device),
+    "of-replicas": lambda given, device: benchmark.growth.replicas(device),
 }
 
 
@@ -77,32 +73,38 @@ def flags() -> Parser:
 
 
 def start(given: Namespace) -> None:
+    import torch  # here: flags need none of it
+
     if given.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA device here")
     if given.data:
-        refuse_small(given.data)
+        benchmark.synthetic.refuse_small(given.data)
     device = torch.device(given.device)
-    described = machine(device) | {"LRN kernel": lrn_kernel(device)}
+    described = benchmark.report.machine(device) | {"LRN kernel": network.lrn.layer.lrn_kernel(device)}
     figures: list[Figure] = []
     try:
         for figure in measured(given, device):
             figures.append(figure)
     finally:  # what was measured before an interruption is kept
         if figures:
-            tell(figures, described, given.json)
+            report(figures, described, given.json)
 
 
-def tell(figures: list[Figure], described: dict[str, str], file: Path | None) -> None:
-    print(*speed_lines(figures), "; ".join(f"{name} {value}" for name, value in described.items()), sep="\n")
+def report(figures: list[Figure], described: dict[str, str], file: Path | None) -> None:
+    about = "; ".join(f"{name} {value}" for name, value in described.items())
+    say("\n".join([*benchmark.report.speed_lines(figures), about]))
     if file:
-        report = {"machine": described, "figures": [dataclasses.asdict(figure) for figure in figures]}
+        found = {"machine": described, "figures": [dataclasses.asdict(figure) for figure in figures]}
         with write_output(file) as written:
-            written.write_text(json.dumps(report, indent=1) + "\n")
+            written.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def measured(given: Namespace, device: torch.device) -> Iterator[Figure]:
+    import torch  # as above
+    from rich.console import Console
+
     if given.section in RANKS:
-        yield from RANKS[given.section](device)
+        yield from RANKS[given.section](given, device)
         return
     torch.set_num_threads(cores())
     with Console(stderr=True).status("measuring") as status:
@@ -113,4 +115,4 @@ def measured(given: Namespace, device: torch.device) -> Iterator[Figure]:
 
 
 if __name__ == "__main__":
-    main(lambda: start(flags().parse_args()))
+    main(lambda: flags().parse_args(), start)

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import alexnet2012.core.openmp  # noqa: F401  (before torch)
-
-# isort: split
 import json
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-
+from alexnet2012 import data, evaluation, reporting
 from alexnet2012.core.atomic_files import write_text
-from alexnet2012.core.command_line import Parser, loader, main
+from alexnet2012.core.command_line import Parser, main, progress
 from alexnet2012.core.errors import InputError
-from alexnet2012.data import open_dataset
-from alexnet2012.data.dataset import spread
-from alexnet2012.evaluation.evaluate import EvaluationSettings
-from alexnet2012.evaluation.model import TrainedAlexNet, load_checkpoint
-from alexnet2012.reporting.figures import gallery
-from alexnet2012.reporting.figures.figure1 import (
-    best_rates,
-    claims,
-    draw_figure1,
-    read_learnings,
-    read_settings,
-    summary,
-)
-from alexnet2012.reporting.figures.style import save
-from outputs import progress
+from alexnet2012.core.messages import say
+from alexnet2012.training import Settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def flags() -> Parser:
@@ -49,8 +36,7 @@ def flags() -> Parser:
     add("--out", type=Path, default=Path("figures"), help="directory for the PNG and PDF files, and for fc7's values")
     add("--neighbours-among", type=int, metavar="N", help="training images to compare (default: all; 16 KB each)")
     add("--batch-size", type=int, default=128)
-    add("--loader", type=loader, default="dali", choices=("dali", "pillow"))
-    add("--workers", type=int, default=2, help="decoding threads")
+    parser.add_options(Settings, "loader", "workers")
     return parser
 
 
@@ -78,43 +64,46 @@ def run(given: Namespace) -> None:
     """Draw and save, what takes long at the end."""
     save({}, given.out)
     if given.metrics:
-        tell(save(gallery.curves(given.metrics), given.out))
+        save(reporting.figures.gallery.curves(given.metrics), given.out)
     if given.checkpoint:
-        net = load_checkpoint(given.checkpoint)
-        tell(save(gallery.kernels(net), given.out))
+        net = evaluation.model.load_checkpoint(given.checkpoint)
+        save(reporting.figures.gallery.kernels(net), given.out)
         if given.data:
-            tell(save(figure4(net, given), given.out))
+            save(figure4(net, given), given.out)
     if given.figure == 1:
-        tell(save(figure1(given.paths, given.out), given.out))
+        save(figure1(given.paths, given.out), given.out)
 
 
-def tell(paths: list[Path]) -> None:
-    for path in paths:
-        print(path, flush=True)
+def save(figures: dict[str, Figure], out: Path) -> None:
+    for path in reporting.figures.style.save(figures, out):
+        say(path)
 
 
 def figure1(runs: list[Path], out: Path) -> dict[str, Figure]:
     """ReLU and tanh, each at the best of its learning rates; the numbers go into ``figure1.json``."""
-    learnings, settings = read_learnings(runs), read_settings(runs[0])
-    best = best_rates(learnings)
-    for line in claims(best):
-        print(line)
-    write_text(out / "figure1.json", json.dumps(summary(best, learnings), indent=1) + "\n")
-    return {"figure1": draw_figure1(best, settings)}
+    one = reporting.figures.figure1
+    learnings, settings = one.read_learnings(runs), one.read_settings(runs[0])
+    best = one.best_rates(learnings)
+    for line in one.claims(best):
+        say(line)
+    write_text(out / "figure1.json", json.dumps(one.summary(best, learnings), indent=1) + "\n")
+    return {"figure1": one.draw_figure1(best, settings)}
 
 
-def figure4(net: TrainedAlexNet, given: Namespace) -> dict[str, Figure]:
+def figure4(net: evaluation.model.TrainedAlexNet, given: Namespace) -> dict[str, Figure]:
     """Both halves. Raises InputError for data of other classes."""
-    train, val = (open_dataset(given.data, split) for split in ("train", "val"))
+    train, val = (data.open_dataset(given.data, split) for split in ("train", "val"))
     for dataset in (train, val):
         net.refuse_other_classes(dataset, given.data)
     train, val = train.with_statistics(net.statistics), val.with_statistics(net.statistics)
-    train = spread(train, given.neighbours_among or len(train))
-    settings = EvaluationSettings(1, given.batch_size, given.loader, given.workers)
+    train = data.dataset.spread(train, given.neighbours_among or len(train))
+    settings = evaluation.evaluate.EvaluationSettings(1, given.batch_size, given.loader, given.workers)
     with progress("fc7 of the training images", len(train)) as done:
-        near = gallery.neighbours(net, train, val, given.out, settings, done)
-    return gallery.guesses(net, val) | near
+        near = reporting.figures.gallery.neighbours(
+            net, train, val, given.out, settings, lambda images: done(advance=images)
+        )
+    return reporting.figures.gallery.guesses(net, val) | near
 
 
 if __name__ == "__main__":
-    main(lambda: run(arguments()))
+    main(arguments, run)

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import alexnet2012.core.openmp  # noqa: F401  (before torch)
-
-# isort: split
 import json
 from argparse import Namespace
 from pathlib import Path
 
+from alexnet2012 import data, distributed, evaluation, network, reporting
 from alexnet2012.core.atomic_files import write_output
-from alexnet2012.core.command_line import Parser, alike, loader, main
+from alexnet2012.core.command_line import Parser, alike, main, output_file, progress, refuse_overwriting
 from alexnet2012.core.errors import InputError
-from alexnet2012.data import open_dataset
-from alexnet2012.distributed.collectives import broadcast_from_main
-from alexnet2012.distributed.layout import Layout, default_placement, naming_lost_ranks, open_layout
-from alexnet2012.evaluation.crops import CROPS
-from alexnet2012.evaluation.ensemble import Assessment, assess, assess_kept, checked_weights
-from alexnet2012.evaluation.evaluate import EvaluationSettings
-from alexnet2012.evaluation.model import TrainedAlexNet, load_checkpoint
-from alexnet2012.evaluation.predictions import load_alike, write_per_class
-from alexnet2012.network.exchange import exchange_between
-from alexnet2012.reporting.error_table import summary, table
-from outputs import output_file, progress, refuse_overwriting
+from alexnet2012.core.messages import say
+from alexnet2012.training import Settings
 
 OF_CHECKPOINTS = (  # flags
     "data", "split", "crops", "batch_size", "loader", "workers", "threads", "placement", "centre_predictions"
@@ -35,9 +24,8 @@ def flags() -> Parser:
     add("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT")
     add("--average", nargs="+", type=Path, metavar="FILE", help="average predictions kept in files instead")
     add("--weights", nargs="+", type=float, metavar="WEIGHT", help="of each in the average (default: equal)")
-    add("--data", default="data/imagenet", help="a directory, sample, fashion-mnist or cifar10")
     add("--split", default="val", choices=("val", "train"))
-    add("--crops", type=int, default=1, choices=CROPS, help="the centre crop, or ten crops (P §4.1)")
+    add("--crops", type=int, default=1, choices=(1, 10), help="the centre crop, or ten crops (paper §4.1)")
     add("--json", type=output_file, metavar="FILE", help="write the errors")
     add("--predictions", type=output_file, metavar="FILE", help="keep the (averaged) softmax outputs, an npz")
     add("--centre-predictions", type=output_file, metavar="FILE", help="the same of the centre crop alone")
@@ -48,14 +36,7 @@ def flags() -> Parser:
         help="write errors and commonest confusion of each class, a CSV",
     )
     add("--batch-size", type=int, default=128, help="images at a time over all processes")
-    add("--loader", type=loader, default="dali", choices=("dali", "pillow"))
-    add("--workers", type=int, default=2, help="decoding threads a process")
-    add("--threads", type=int, help="CPU threads a process (default: OMP_NUM_THREADS, else its share of the cores)")
-    add(
-        "--placement",
-        choices=("split", "together"),
-        help="a tower a process, or both in each (default: split, together for a net of one tower)",
-    )
+    parser.add_options(Settings, "data", "loader", "workers", "threads", "placement")
     return parser
 
 
@@ -74,44 +55,54 @@ def arguments() -> Namespace:
         raise InputError("--batch-size, --workers and --threads: must be at least 1")
     outputs = (given.json, given.predictions, given.centre_predictions, given.per_class)
     refuse_overwriting(outputs, given.average or given.checkpoints)
-    given.weights = checked_weights(given.weights, len(given.average or given.checkpoints))
+    given.weights = evaluation.ensemble.checked_weights(given.weights, len(given.average or given.checkpoints))
     return given
 
 
 def run(given: Namespace) -> None:
-    towers = alike(lambda: [load_checkpoint(path, "cpu").recipe.towers for path in given.checkpoints]) or [2]
-    placement = given.placement or default_placement(min(towers))
-    with open_layout(placement, max(towers), threads=given.threads) as layout:
+    towers = alike(lambda: [load(path).recipe.towers for path in given.checkpoints]) or [2]
+    placement = given.placement or distributed.layout.default_placement(min(towers))
+    from_main = distributed.collectives.broadcast_from_main
+    with distributed.layout.open_layout(placement, max(towers), threads=given.threads) as layout:
         if given.average:
-            broadcast_from_main(layout, lambda: report(given, assess_kept(load_alike(given.average), given.weights)))
+            from_main(layout, lambda: report(given, average(given)))
             return
-        broadcast_from_main(layout, lambda: check(given, layout))
-        dataset = open_dataset(given.data, given.split)
+        from_main(layout, lambda: check(given, layout))
+        dataset = data.open_dataset(given.data, given.split)
         nets = [load_in(layout, path) for path in given.checkpoints]
         crops = given.crops if any(net.recipe.augmented for net in nets) else 1
         if layout.is_main:
             announce(given, layout, nets)
             if crops < given.crops:
-                print("crops    1: trained without crops and reflections, a net has one view of an image", flush=True)
-        settings = EvaluationSettings(crops, given.batch_size, given.loader, given.workers)
+                say("crops    1: trained without crops and reflections, a net has one view of an image")
+        settings = evaluation.evaluate.EvaluationSettings(crops, given.batch_size, given.loader, given.workers)
         statistics = [net.statistics for net in nets]
-        with naming_lost_ranks(layout.heartbeat), progress("images", len(dataset), layout.is_main) as done:
-            assessment = assess(nets, statistics, given.weights, layout, dataset, settings, kept(given, crops), done)
-        broadcast_from_main(layout, lambda: report(given, assessment))
+        naming = distributed.layout.naming_lost_ranks(layout.heartbeat)
+        with naming, progress("images", len(dataset), layout.is_main) as done:
+            assessment = evaluation.ensemble.assess(
+                nets, statistics, given.weights, layout, dataset, settings, wanted_crops(given, crops),
+                lambda images: done(advance=images),
+            )  # fmt: skip
+        from_main(layout, lambda: report(given, assessment))
 
 
-def kept(given: Namespace, crops: int) -> set[int]:
+def average(given: Namespace) -> evaluation.ensemble.Assessment:
+    """Of the predictions kept in files."""
+    return evaluation.ensemble.assess_kept(evaluation.predictions.load_alike(given.average), given.weights)
+
+
+def wanted_crops(given: Namespace, crops: int) -> set[int]:
     """Of which numbers of crops the flags want predictions."""
     wanted = {crops} if given.predictions or given.per_class else set()
     return wanted | {1} if given.centre_predictions else wanted
 
 
-def check(given: Namespace, layout: Layout) -> None:
+def check(given: Namespace, layout: distributed.layout.Layout) -> None:
     """Refuse nets that do not fit the data or the layout. Raises InputError."""
-    dataset = open_dataset(given.data, given.split)
-    side = load_checkpoint(given.checkpoints[0], "cpu").recipe.image_size
+    dataset = data.open_dataset(given.data, given.split)
+    side = load(given.checkpoints[0]).recipe.image_size
     for path in given.checkpoints:
-        net = load_checkpoint(path, "cpu")
+        net = load(path)
         if net.recipe.image_size != side:
             raise InputError(
                 f"{path}: reads images of {net.recipe.image_size} pixels, {given.checkpoints[0]} of {side}; "
@@ -122,35 +113,40 @@ def check(given: Namespace, layout: Layout) -> None:
         net.refuse_other_classes(dataset, given.data)
 
 
-def load_in(layout: Layout, path: Path) -> TrainedAlexNet:
+def load(path: Path) -> evaluation.model.TrainedAlexNet:
+    return evaluation.model.load_checkpoint(path, "cpu")
+
+
+def load_in(layout: distributed.layout.Layout, path: Path) -> evaluation.model.TrainedAlexNet:
     """The checkpoint's towers that this process holds."""
-    return load_checkpoint(path, layout.devices, exchange_between(layout, 2) if layout.split else None)
+    exchange = network.exchange.exchange_between(layout, 2) if layout.split else None
+    return evaluation.model.load_checkpoint(path, layout.devices, exchange)
 
 
-def announce(given: Namespace, layout: Layout, nets: list[TrainedAlexNet]) -> None:
+def announce(given: Namespace, layout: distributed.layout.Layout, nets: list[evaluation.model.TrainedAlexNet]) -> None:
     """What was chosen, once."""
     for path, net in zip(given.checkpoints, nets, strict=True):
-        print(f"net      {path}: recipe {net.recipe.name}, width {net.recipe.width:g}, {net.classes} classes")
-    print(f"data     {given.data}, {given.split}; loader {given.loader}, {given.workers} decoding threads a process")
+        say(f"net      {path}: recipe {net.recipe.name}, width {net.recipe.width:g}, {net.classes} classes")
+    say(f"data     {given.data}, {given.split}; loader {given.loader}, {given.workers} decoding threads a process")
     devices = layout.describe(max(net.recipe.towers for net in nets))
-    print(f"devices  {devices}; {layout.threads} threads a process", flush=True)
+    say(f"devices  {devices}; {layout.threads} threads a process")
 
 
-def report(given: Namespace, assessment: Assessment) -> None:
+def report(given: Namespace, assessment: evaluation.ensemble.Assessment) -> None:
     """Print the errors and write the files asked for."""
     members, predictions = given.average or given.checkpoints, assessment.predictions
-    print("\n".join(table(members, assessment)), flush=True)
+    say("\n".join(reporting.error_table.table(members, assessment)))
     if given.json:
         with write_output(given.json) as file:
-            file.write_text(json.dumps(summary(members, assessment), indent=2) + "\n")
+            file.write_text(json.dumps(reporting.error_table.summary(members, assessment), indent=2) + "\n")
     for path, crops in ((given.predictions, assessment.crops), (given.centre_predictions, 1)):
         if path:
             with write_output(path) as file:
                 predictions[crops].save(file)
     if given.per_class:
         with write_output(given.per_class) as file:
-            write_per_class(predictions[assessment.crops], file)
+            evaluation.predictions.write_per_class(predictions[assessment.crops], file)
 
 
 if __name__ == "__main__":
-    main(lambda: run(alike(arguments)))
+    main(arguments, run)

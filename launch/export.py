@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import alexnet2012.core.openmp  # noqa: F401  (before torch)
-
-# isort: split
 from argparse import Namespace
 from pathlib import Path
 
+from alexnet2012 import evaluation
 from alexnet2012.core.atomic_files import write_output
-from alexnet2012.core.command_line import Parser, main
+from alexnet2012.core.command_line import Parser, main, output_file, refuse_overwriting
 from alexnet2012.core.errors import InputError
-from alexnet2012.evaluation import checkpoint
-from alexnet2012.evaluation.export import save_grouped, save_onnx, save_safetensors, save_with_weights_of
-from alexnet2012.evaluation.model import load_checkpoint
-from outputs import output_file, refuse_overwriting
+from alexnet2012.core.messages import say
 
 
 def flags() -> Parser:
@@ -47,21 +42,21 @@ def arguments() -> Namespace:
 
 
 def run(given: Namespace) -> None:
-    net = load_checkpoint(given.checkpoint, "cpu")
+    export, net = evaluation.export, evaluation.model.load_checkpoint(given.checkpoint, "cpu")
     if given.safetensors:
         with write_output(given.safetensors) as file:
-            (save_grouped if given.grouped else save_safetensors)(net, file)
-        print(f"{given.safetensors}: {'grouped convolutions, LRN within each group' if given.grouped else 'the net'}")
+            (export.save_grouped if given.grouped else export.save_safetensors)(net, file)
+        say(f"{given.safetensors}: {'grouped convolutions, LRN within each group' if given.grouped else 'the net'}")
     if given.onnx:
         with write_output(given.onnx) as file:
-            difference = save_onnx(net, file)
-        print(f"{given.onnx}: logits within {difference:.1e} of the net's in onnxruntime")
+            difference = export.save_onnx(net, file)
+        say(f"{given.onnx}: logits within {difference:.1e} of the net's in onnxruntime")
     if given.weights_of:
-        saved = checkpoint.load(given.checkpoint)
+        saved = evaluation.checkpoint.load(given.checkpoint)
         with write_output(given.out) as file:
-            save_with_weights_of(saved, given.weights_of, file, given.lrn_may_cross)
-        print(f"{given.out}: the net of {given.checkpoint} with the weights of {given.weights_of}, for evaluation")
+            export.save_with_weights_of(saved, given.weights_of, file, given.lrn_may_cross)
+        say(f"{given.out}: the net of {given.checkpoint} with the weights of {given.weights_of}, for evaluation")
 
 
 if __name__ == "__main__":
-    main(lambda: run(arguments()))
+    main(arguments, run)

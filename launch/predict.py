@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import alexnet2012.core.openmp  # noqa: F401  (before torch)
-
-# isort: split
 import itertools
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
+from alexnet2012 import evaluation, reporting
+from alexnet2012.core import messages
 from alexnet2012.core.atomic_files import atomic_write
-from alexnet2012.core.command_line import Parser, main
+from alexnet2012.core.command_line import Parser, main, output_file, refuse_overwriting
 from alexnet2012.core.errors import InputError
-from alexnet2012.evaluation.model import AT_ONCE, load_checkpoint, square_pixels
-from outputs import output_file, refuse_overwriting
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 DRAWN = 32  # pictures in a figure, at most
 
@@ -54,29 +52,32 @@ def readable(paths: Iterable[Path], side: int, problems: list[str]) -> Iterator[
     """Each photograph's pixels, uint8 (side, side, 3); a line on stderr, kept in ``problems``, for what is no image."""
     for path in paths:
         try:
-            yield path, square_pixels(path, side)
+            yield path, evaluation.model.square_pixels(path, side)
         except InputError as error:
             problems.append(str(error))
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            messages.error(str(error))
 
 
 def run(given: Namespace) -> None:
+    import numpy as np  # here: flags need none of it
+    import torch
+
     paths = list(files(given.photos))
     if not paths:
         raise InputError(f"{', '.join(given.photos)}: no file there; name photographs, or a folder that holds some")
     refuse_overwriting([given.figure], [*paths, given.checkpoint])
     if given.threads:
         torch.set_num_threads(given.threads)
-    net = load_checkpoint(given.checkpoint)
+    net = evaluation.model.load_checkpoint(given.checkpoint)
     problems: list[str] = []
     drawn: list[tuple[NDArray[np.uint8], NDArray[np.float32]]] = []
     photographs = readable(paths, net.recipe.image_size, problems)
-    while batch := list(itertools.islice(photographs, AT_ONCE)):
+    while batch := list(itertools.islice(photographs, evaluation.model.AT_ONCE)):
         pixels = np.stack([pixels for _, pixels in batch])
         for (path, picture), row in zip(batch, net.probabilities(torch.from_numpy(pixels)), strict=True):
-            print(path, flush=True)
+            messages.say(path)
             for name, probability in net.best(row, 5):
-                print(f"  {100 * probability:5.1f} %  {name}", flush=True)
+                messages.say(f"  {100 * probability:5.1f} %  {name}")
             drawn += [(picture, row.numpy())] if given.figure and len(drawn) < DRAWN else []
     if drawn:
         draw(drawn, net.class_names, given.figure)
@@ -86,14 +87,14 @@ def run(given: Namespace) -> None:
 
 def draw(rows: list[tuple[NDArray[np.uint8], NDArray[np.float32]]], class_names: list[str], file: Path) -> None:
     """The photographs with the five most probable classes as bars, as in figure 4 of the paper."""
-    from alexnet2012.reporting.figures.guesses import draw_guesses  # here: matplotlib takes a second
+    import numpy as np
 
     images, probabilities = (np.stack(column) for column in zip(*rows, strict=True))
-    figure = draw_guesses(images, [None] * len(rows), probabilities, class_names)
+    figure = reporting.figures.guesses.draw_guesses(images, [None] * len(rows), probabilities, class_names)
     with atomic_write(file) as partial:
         figure.savefig(partial, format="png")
-    print(f"{file}: {len(rows)} photographs")
+    messages.say(f"{file}: {len(rows)} photographs")
 
 
 if __name__ == "__main__":
-    main(lambda: run(flags().parse_args()))
+    main(lambda: flags().parse_args(), run)

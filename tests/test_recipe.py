@@ -111,8 +111,8 @@ def test_another_rate_keeps_the_biases_ratio() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_changes_its_own_fields_only(variant: str) -> None:
     varied, paper = (dataclasses.asdict(recipe) for recipe in (paper_recipe().varied(variant), paper_recipe()))
-    assert {name for name in paper if varied[name] != paper[name]} <= VARIANTS[variant].keys()
-    assert all(varied[name] == value for name, value in VARIANTS[variant].items())
+    assert {name for name in paper if varied[name] != paper[name]} <= VARIANTS[variant].changes.keys()
+    assert all(varied[name] == value for name, value in VARIANTS[variant].changes.items())
 
 
 def test_no_overlap_of_the_source_has_the_authors_own_geometry() -> None:

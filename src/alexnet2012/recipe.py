@@ -16,9 +16,10 @@ import itertools
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from alexnet2012.core.command_line import option
 from alexnet2012.core.errors import InputError
 
 CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -64,7 +65,7 @@ class NetworkRecipe:
     conv1_stride: int = 4  # pixels, P §3.5
     conv1_edge: int = 3  # pixels of zeros right and bottom: 55 = 1 + ceil((224 - 11) / 4), S layers-145
     neurons: tuple[int, ...] = (2048, 2048)  # fc6, fc7, P §3.5
-    width: float = 1.0  # multiplies kernels and neurons, ours
+    width: float = option(1.0, "multiplies kernels and neurons", "recipe")  # ours
     meetings: tuple[str, ...] = ("conv3", "fc6", "fc7", "fc8")  # layers that read both towers, P §3.5
     without: tuple[str, ...] = ()  # middle layers left out; their pools stay, P §7
     activation: str = "relu"  # "relu" or "tanh", P §3.1
@@ -151,17 +152,19 @@ class OptimizationRecipe:
     """The training: stochastic gradient descent with the rate inside the velocity (P §5)."""
 
     optimizer: str = "paper"  # the velocity holds the rate, P §5; or "sgd", the rate multiplies it: torch.optim.SGD
-    batch_size: int = 128  # images, P §5
-    epochs: int = 90  # P §5
-    lr: float = 0.01  # of the weights, P §5
+    batch_size: int = option(128, "images a step, over all processes", "recipe", unset="the recipe's")  # P §5
+    epochs: int = option(90, "passes over the training images", "recipe", unset="the recipe's")  # P §5
+    lr: float = option(0.01, "initial learning rate of the weights", "recipe", unset="the recipe's")  # P §5
     bias_lr: float = 0.01  # P §5: equal for all layers
     bias_lr_held: bool = False  # the biases' rate stays while the weights' falls
     momentum: float = 0.9  # P §5
-    weight_decay: float = 0.0005  # of weights, not of biases: P §5, S layer-params-145
+    weight_decay: float = option(0.0005, "of every layer", "recipe", unset="the recipe's")  # not of biases: P §5, S
     weight_decays: tuple[float, ...] = ()  # instead of it, one for each layer with weights
     drop_factor: float = 10.0  # P §5
     schedule_epochs: int = 90  # the run that the epochs below are epochs of; a run of other length scales them, P §5
-    warmup_epochs: float = 0.0  # of ``epochs``, the rate rising from 0; 2012 had none, ours for large batches
+    warmup_epochs: float = option(  # ours, for large batches
+        0.0, "epochs over which the learning rate rises from 0; 2012 had none", "recipe"
+    )
     first_epoch: int = 0  # number of the first epoch in the fields below: a drop at 25 comes after 25 epochs; S: 1
     drop_epochs: tuple[int, ...] = (25, 51, 79)  # the first at each lower rate, S layer-params-145; P §5: three drops
     conv1_drop_epochs: tuple[int, ...] = ()  # further drops of conv1 alone
@@ -254,13 +257,13 @@ class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
         """
         changes: dict[str, Any] = {}
         for variant in variants:
-            for field, value in variant_fields(variant, self.name).items():
-                if getattr(self, field) == value != getattr(Recipe, field):
+            for name, value in variant_fields(variant, self.name).items():
+                if getattr(self, name) == value != getattr(Recipe, name):
                     raise InputError(f"--{variant}: recipe {self.name} has it already; leave one of them out")
-                if field == "without":
-                    changes[field] = (*changes.get(field, ()), *value)
-                elif changes.setdefault(field, value) != value:
-                    raise InputError(f"{' and '.join(variants)}: both change {field}; run one of them at a time")
+                if name == "without":
+                    changes[name] = (*changes.get(name, ()), *value)
+                elif changes.setdefault(name, value) != value:
+                    raise InputError(f"{' and '.join(variants)}: both change {name}; run one of them at a time")
         return dataclasses.replace(self, **changes)
 
 
@@ -316,36 +319,6 @@ def fields_of_today(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 WIDE = (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01)  # initial deviations, S layers-145
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "no-lrn": {"lrn": False},  # P §3.3; S #148 (the in-map normalisation goes too)
-    "no-overlap": {"pool_size": 2},  # P §3.4, "of equivalent dimensions": 27, 13, 6, an odd map's last row unread
-    "no-exchange": {  # S #150: towers that never meet before the last layer
-        "meetings": ("fc8",),
-        "kernels": (48, 160, 192, 192, 128),
-        "neurons": (4096, 2048),
-    },
-    "exchange-at-conv4": {"meetings": ("conv4", "fc6", "fc7", "fc8")},  # S #132, #133
-    "one-tower": {  # P §3.2 and its footnote; S #145-half
-        "towers": 1,
-        "kernels": (48, 128, 192, 192, 256),
-        "neurons": (4096, 4096),
-    },
-    **{f"without-{layer}": {"without": (layer,)} for layer in MIDDLE},  # P §7
-    "no-color-noise": {"color_noise": 0.0, "color_noise_divisor": 1.0},  # P §4.1
-    "no-dropout": {"dropout": 0.0},  # P §4.2
-    "tanh": {"activation": "tanh"},  # P §3.1
-    "wide-init": {"weight_std": WIDE},  # S layers-145: one step from ``paper`` to ``source``
-}
-
-SOURCE_VARIANTS: dict[str, dict[str, Any]] = {  # what a variant changes besides in recipe ``source``
-    "no-overlap": {"paddings": (0, 1, 1, 1, 0)},  # S layers-147: 28, 26 -> 13, 11 -> 6
-}
-
-
-def variant_fields(variant: str, recipe: str) -> dict[str, Any]:
-    """The fields that ``variant`` changes in the recipe of that name."""
-    return VARIANTS[variant] | (SOURCE_VARIANTS.get(variant, {}) if recipe == "source" else {})
-
 
 def paper_recipe(**changes: Any) -> Recipe:
     """The paper's recipe; where the paper is silent, the authors' records. ``changes`` replace fields."""
@@ -378,6 +351,8 @@ def source_recipe(**changes: Any) -> Recipe:
     }
     return Recipe(**{**differences, **changes})
 
+
+RECIPES = {"paper": paper_recipe, "source": source_recipe}
 
 COLORS_2014 = {  # of ILSVRC's training images, RGB of 0..255, as the authors' later cuda-convnet2 prepares them
     "mean color": (127.3, 119.7, 104.9),
@@ -456,43 +431,102 @@ class Difference2012:
         return "" if recipe == self.alike_in else self.unlike
 
 
-DIFFERENCES_2012 = {  # by variant
-    "no-lrn": Difference2012(  # S: 42.034, 19.362
-        1.4,
-        1.2,
-        paper="§3.3",
-        record="#148",
-        data=VAL_2012,
-        loss=1.822358,
-        unlike="#148 lacks the three normalisations of #145, where recipe paper has two",
-        alike_in="source",
+@dataclass(frozen=True)
+class Variant:
+    """A net, or its training, in which something differs from the base net of the same recipe: an ablation."""
+
+    help: str
+    changes: dict[str, Any]  # fields of the recipe
+    in_2012: Difference2012
+    in_source: dict[str, Any] = field(default_factory=dict)  # further changes, in recipe ``source``
+    flag: str = ""  # that asks for it; empty: two dashes and its name
+
+
+VARIANTS = {
+    "no-lrn": Variant(
+        "no local response normalisation (paper §3.3)",
+        {"lrn": False},  # S #148 (the in-map normalisation goes too)
+        Difference2012(  # S: 42.034, 19.362
+            1.4,
+            1.2,
+            paper="§3.3",
+            record="#148",
+            data=VAL_2012,
+            loss=1.822358,
+            unlike="#148 lacks the three normalisations of #145, where recipe paper has two",
+            alike_in="source",
+        ),
     ),
-    "no-overlap": Difference2012(  # S: 41.058, 18.510
-        0.4,
-        0.3,
-        paper="§3.4",
-        record="#147",
-        data=VAL_2012,
-        loss=1.757644,
-        unlike="#147's pools round up and its conv2 and conv5 pad less",
-        alike_in="source",
+    "no-overlap": Variant(
+        "pooling windows of 2x2 that do not overlap (paper §3.4)",
+        {"pool_size": 2},  # "of equivalent dimensions": 27, 13, 6, an odd map's last row unread
+        Difference2012(  # S: 41.058, 18.510
+            0.4,
+            0.3,
+            paper="§3.4",
+            record="#147",
+            data=VAL_2012,
+            loss=1.757644,
+            unlike="#147's pools round up and its conv2 and conv5 pad less",
+            alike_in="source",
+        ),
+        {"paddings": (0, 1, 1, 1, 0)},  # S layers-147: 28, 26 -> 13, 11 -> 6
     ),
-    "no-exchange": Difference2012(1.2, 1.1, record="#150", data=VAL_2012, loss=1.811173),  # S: 41.828, 19.330
-    "exchange-at-conv4": Difference2012(
-        said="worse",
-        record="#133",
-        data=VAL_2012,
-        unlike="#133 is an older net, stopped at epoch 50, and is compared with #131",
+    "no-exchange": Variant(
+        "towers that meet only in the last layer",
+        {"meetings": ("fc8",), "kernels": (48, 160, 192, 192, 128), "neurons": (4096, 2048)},  # S #150
+        Difference2012(1.2, 1.1, record="#150", data=VAL_2012, loss=1.811173),  # S: 41.828, 19.330
     ),
-    "one-tower": Difference2012(  # S: 39.168, 18.229
-        1.7, 1.2, paper="§3.2", record="#145-half", data=TEST_2010, loss=1.702802
+    "exchange-at-conv4": Variant(
+        "towers that meet in conv4 instead of conv3",
+        {"meetings": ("conv4", "fc6", "fc7", "fc8")},  # S #132, #133
+        Difference2012(
+            said="worse",
+            record="#133",
+            data=VAL_2012,
+            unlike="#133 is an older net, stopped at epoch 50, and is compared with #131",
+        ),
+        flag="--exchange-at conv4",
     ),
-    **{f"without-{layer}": Difference2012(2.0, said="about", paper="§7") for layer in MIDDLE},
-    "no-color-noise": Difference2012(1.0, said="over", paper="§4.1"),
-    "no-dropout": Difference2012(said="overfits", paper="§4.2"),
-    "tanh": Difference2012(said="slower", paper="§3.1", data="CIFAR-10", unlike="a net of four layers"),
-    "wide-init": Difference2012(said="not trained alone"),
+    "one-tower": Variant(
+        "the paper's one-GPU net (paper §3.2)",
+        {"towers": 1, "kernels": (48, 128, 192, 192, 256), "neurons": (4096, 4096)},  # its footnote; S #145-half
+        Difference2012(1.7, 1.2, paper="§3.2", record="#145-half", data=TEST_2010, loss=1.702802),  # S: 39.168, 18.229
+    ),
+    **{
+        f"without-{layer}": Variant(
+            f"{layer} left out (paper §7)",
+            {"without": (layer,)},
+            Difference2012(2.0, said="about", paper="§7"),
+            flag=f"--without {layer}",
+        )
+        for layer in MIDDLE
+    },
+    "no-color-noise": Variant(
+        "no noise on the colours of training images (paper §4.1)",
+        {"color_noise": 0.0, "color_noise_divisor": 1.0},
+        Difference2012(1.0, said="over", paper="§4.1"),
+    ),
+    "no-dropout": Variant(
+        "no dropout in fc6 and fc7 (paper §4.2)", {"dropout": 0.0}, Difference2012(said="overfits", paper="§4.2")
+    ),
+    "tanh": Variant(
+        "tanh instead of ReLU (paper §3.1)",
+        {"activation": "tanh"},
+        Difference2012(said="slower", paper="§3.1", data="CIFAR-10", unlike="a net of four layers"),
+        flag="--activation tanh",
+    ),
+    "wide-init": Variant(
+        "initial weights of N(0, 0.03) in conv3 to conv5, as in recipe source (2012 source, layers-145)",
+        {"weight_std": WIDE},  # one step from ``paper`` to ``source``
+        Difference2012(said="not trained alone"),
+    ),
 }
+
+
+def variant_fields(variant: str, recipe: str) -> dict[str, Any]:
+    """The fields that ``variant`` changes in the recipe of that name."""
+    return VARIANTS[variant].changes | (VARIANTS[variant].in_source if recipe == "source" else {})
 
 
 def whose(figure: Result2012 | Difference2012) -> str:

@@ -276,7 +276,7 @@ def test_a_set_of_as_many_classes_as_ilsvrcs_has_its_colors_beside_the_authors(
     archives: Path, commanded: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(OFFICIAL, "classes", 10)
-    monkeypatch.setattr("prepare_imagenet.verify", lambda *asked: ([], []))
+    monkeypatch.setattr(preparation_verify, "verify", lambda *asked: ([], []))
     assert main([str(archives), "--out", str(shutil.copytree(commanded, commanded.parent / "again")), "--verify"]) == 0
     rows = [re.split(r" *│ *", line.strip("│ ")) for line in capsys.readouterr().out.splitlines()]
     colors = {name: (here, theirs) for name, here, theirs in (row for row in rows if len(row) == 3)}

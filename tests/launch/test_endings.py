@@ -177,7 +177,7 @@ def test_a_rank_of_several_exits_before_the_interpreter_s_end(ending: str, code:
     """There torch's threads may abort it, and torchrun reports a signal instead of the exit code."""
     program = f"""
 import atexit, os
-from alexnet2012.core.command_line import main
+from alexnet2012.core.command_line import exit_code, leave
 from alexnet2012.core.errors import Diverged
 
 def command():
@@ -185,7 +185,7 @@ def command():
     {ending}
 
 atexit.register(os.abort)
-main(command)
+leave(exit_code(command))
 """
     process = start("-c", program, WORLD_SIZE="2")
     out, err = process.communicate(timeout=60)

@@ -1,36 +1,76 @@
-"""What every command of launch/ and data_prep/ shares: flags that fail in one line, and exit codes for the shell."""
+"""What every command of launch/ and data_prep/ shares: its flags, its progress bar and its exit codes."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import errno
-import io
-import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from types import NoneType
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
+from alexnet2012.core import messages
+from alexnet2012.core.atomic_files import replaceable
 from alexnet2012.core.errors import Failure, InputError
+from alexnet2012.core.threads import let_waiting_threads_sleep
 
 T = TypeVar("T")
-PATIENCE = 60  # seconds in which torchrun ends a process that leaves telling to rank 0
+METAVARS = {int: "N", float: "X", Path: "PATH"}
+PATIENCE = 60  # seconds in which torchrun ends a process that leaves the message to rank 0
+GROUPS = ("data", "recipe", "variants", "layout", "run", "speed")  # of flags, in the order of --help
+
+
+def option(default: Any, help: str, group: str, unset: str = "", **how: Any) -> Any:
+    """A field of a dataclass that is a flag too.
+
+    ``unset``: the default in words, where it depends on other flags; the flag is None then. ``how`` goes to
+    ``add_argument``.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "group": group, "unset": unset, "how": how})
+
+
+class Help(argparse.HelpFormatter):
+    """Adds each default that says something, once."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        silent = not action.option_strings or action.default is None or action.default in (argparse.SUPPRESS, [])
+        return (action.help or "") + ("" if silent or action.default is False else " (default: %(default)s)")
 
 
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line; flags are not to be abbreviated."""
 
     def __init__(self, description: str) -> None:
-        super().__init__(
-            description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        super().__init__(description=description, allow_abbrev=False, formatter_class=Help)
+        self.groups = {title: self.add_argument_group(title) for title in GROUPS}  # shown where not empty
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {Path(sys.argv[0]).name} --help")
+
+    def add_options(self, of: type, *names: str) -> None:
+        """A flag for every ``option`` of the dataclass ``of``, or for those of ``names`` alone."""
+        types = get_type_hints(of)
+        for field in dataclasses.fields(of):
+            if field.metadata and (not names or field.name in names):
+                self.add_option(field, types[field.name])
+
+    def add_option(self, field: dataclasses.Field[Any], annotated: Any) -> None:
+        """``X | None`` is read as X, a bool is a switch."""
+        kind = next(kind for kind in get_args(annotated) or (annotated,) if kind is not NoneType)
+        help, unset = field.metadata["help"], field.metadata["unset"]
+        how: dict[str, Any] = {"action": "store_true"}
+        if kind is not bool:
+            how = {"type": kind, "default": field.default, "metavar": METAVARS.get(kind)}
+        if unset:
+            help, how = f"{help} (default: {unset})", how | {"default": None}
+        flag = "--" + field.name.replace("_", "-")
+        self.groups[field.metadata["group"]].add_argument(flag, **(how | field.metadata["how"]), help=help)
 
 
 def loader(name: str) -> str:
@@ -38,77 +78,83 @@ def loader(name: str) -> str:
     return "pillow" if name == "torch" else name
 
 
+def output_file(text: str) -> Path:
+    """A flag's value as a file that can be written."""
+    path = Path(text)
+    written = Path(os.path.realpath(path)).parent if replaceable(path) else path
+    if path.is_dir() or not written.exists() or not os.access(written, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written; name a file in a directory that exists")
+    return path
+
+
+def refuse_overwriting(outputs: Iterable[Path | None], inputs: Iterable[Path]) -> None:
+    """Raises InputError for an output that is one of the ``inputs``, or named twice."""
+    taken = {os.path.realpath(path): "it is read" for path in inputs}  # realpath: a loop of links raises nothing
+    for path in filter(None, outputs):
+        if (real := os.path.realpath(path)) in taken:
+            raise InputError(f"{path}: cannot be written, {taken[real]}; name another file")
+        taken[real] = "another output goes there"
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int, shown: bool = True) -> Iterator[Callable[..., object]]:
+    """A bar on stderr where that is a terminal; yields what takes ``advance=`` or ``completed=``, in images."""
+    from rich import progress as rich  # here: flags need none of it
+    from rich.console import Console
+    from rich.text import Text
+
+    class Speed(rich.ProgressColumn):
+        def render(self, task: rich.Task) -> Text:
+            return Text(f"{task.speed or 0:,.0f} images/s")  # over the last half minute
+
+    columns = (rich.TextColumn(title), rich.BarColumn(), rich.MofNCompleteColumn(), Speed(), rich.TimeRemainingColumn())
+    with rich.Progress(*columns, console=Console(stderr=True), disable=not (shown and sys.stderr.isatty())) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda **done: bar.update(task, **done)
+
+
 def alike(read: Callable[[], T]) -> T:
-    """What ``read`` makes of the command line, which every rank has: rank 0 tells what is wrong with it."""
+    """What ``read`` makes of the command line, which every rank has: rank 0 reports what is wrong with it."""
     try:
         return read()
     except Failure as failure:
         raise failure.on_all_ranks(reports=os.environ.get("RANK", "0") == "0") from failure.__cause__
 
 
-def main(command: Callable[[], None]) -> NoReturn:
-    """Run ``command`` and exit: 0 done, 2 bad input, 3 diverged, 130 interrupted, 1 where nobody reads the output on.
+def main(read: Callable[[], T], command: Callable[[T], object]) -> NoReturn:
+    """Run ``command`` with the flags that ``read`` gives, and exit."""
+    let_waiting_threads_sleep()
+    leave(exit_code(lambda: command(alike(read))))
+
+
+def exit_code(command: Callable[[], object]) -> int:
+    """Run ``command``: 0 done, 2 bad input, 3 diverged, 130 interrupted, 1 where nobody reads the output on.
 
     A failure is one line on stderr.
     """
-    open_output()
+    messages.open_output()
     try:
         command()
         sys.stdout.flush()
     except Failure as failure:
         if failure.reported and not failure.acknowledged:
             time.sleep(PATIENCE)  # rank 0 may still be on its way here, and torchrun ends all when one leaves
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, when it sees another rank leave first
+        if "RANK" in os.environ:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, when it sees another rank leave first
         if not failure.reported:
-            tell(str(failure))
-        leave(failure.exit_code)
+            messages.error(str(failure))
+        return failure.exit_code
     except KeyboardInterrupt:
-        leave(128 + signal.SIGINT)
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of the output has left, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's last flush
-        leave(1)  # as rich does, which writes the tables
+        return 1  # as rich does, which writes the tables
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
-        tell(f"{error.filename or 'writing'}: {error.strerror}; make room and run the same command again")
-        leave(2)
-    leave(0)
-
-
-def open_output() -> None:
-    """Names that are no UTF-8 are printed with escapes, where stdout would raise; a closed stream discards."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def outlive_output() -> None:
-    """From here on, lines that cannot be written, on a full disk or to a reader that has left, are left out."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper):
-            stream.flush()
-            file = LastingFile(stream.fileno(), "w", closefd=False)
-            file.warned = name == "stderr"
-            buffer = io.BufferedWriter(file)
-            setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=True))
-
-
-class LastingFile(io.FileIO):
-    """A stream that takes what it cannot write for written, with one warning on stderr."""
-
-    warned = False
-
-    def write(self, content: Any) -> int:
-        try:
-            return super().write(content)
-        except OSError as error:
-            if not self.warned:
-                print(f"warning: stdout: {error.strerror}; its lines are left out from here", file=sys.stderr)
-            self.warned = True
-            return len(content)
+        messages.error(f"{error.filename or 'writing'}: {error.strerror}; make room and run the same command again")
+        return 2
+    return 0
 
 
 def leave(code: int) -> NoReturn:
@@ -122,11 +168,3 @@ def leave(code: int) -> NoReturn:
             sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def tell(line: str) -> None:
-    """On stderr, and into torchrun's report."""
-    print(f"error: {line}", file=sys.stderr, flush=True)
-    if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        message = {"message": line, "extraInfo": {"timestamp": int(time.time())}}
-        Path(report).write_text(json.dumps({"message": message}))

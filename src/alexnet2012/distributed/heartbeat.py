@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol, TypeVar
 
+from alexnet2012.core import messages
 from alexnet2012.core.errors import Failure
 
 INTERVAL = 1.0  # seconds between beats
@@ -122,7 +123,7 @@ class Heartbeat:
             except RuntimeError:
                 in_vain = self.located(STORE_LOST)
             if in_vain and not self.ended.is_set():
-                print(f"error: {in_vain}", file=sys.stderr, flush=True)
+                messages.error(in_vain)
                 os._exit(1)
 
     def waited(self) -> float:
@@ -173,8 +174,7 @@ class Heartbeat:
             return
         self.said_waiting = True
         late = min(beats, key=lambda rank: beats[rank].waited)
-        line = f"warning: {beats[self.rank].waited:.0f} s of waiting for rank {late}, which is still in {beats[late]}"
-        print(line, file=sys.stderr, flush=True)
+        messages.warn(f"{beats[self.rank].waited:.0f} s of waiting for rank {late}, which is still in {beats[late]}")
 
     def located(self, reason: str) -> str:
         """``reason``, where this rank was, and what to do."""

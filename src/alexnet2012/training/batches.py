@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from alexnet2012.core import messages
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import Dataset, TrainingPlan, normalize, open_loader
 from alexnet2012.distributed.collectives import PendingRows, raise_together, rank_slice, reduce
@@ -72,7 +72,7 @@ class TrainingBatches:
         """Images so far, over all ranks, that another image replaces; each rank names its own once."""
         own = self.loader.skipped
         for reason in list(own.values())[self.reported :]:
-            print(f"warning: {reason}; skipped, another image takes its place", file=sys.stderr, flush=True)
+            messages.warn(f"{reason}; skipped, another image takes its place")
         self.reported = len(own)
         return round(reduce(self.layout, torch.tensor([float(self.reported)])).item())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from alexnet2012.core import messages
 from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.core.errors import InputError
 from alexnet2012.distributed.collectives import broadcast_from_main, collect, gather
@@ -92,7 +92,7 @@ class CheckpointStore:
             self.unsaved = ""
         except Exception as error:  # whatever it is: unsaved is how this thread tells it
             self.unsaved = f"{path}: not saved ({reason_of(error)})"
-            print(f"warning: {self.unsaved}; training goes on", file=sys.stderr, flush=True)
+            messages.warn(f"{self.unsaved}; training goes on")
 
 
 def reason_of(error: Exception) -> str:

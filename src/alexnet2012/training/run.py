@@ -15,9 +15,10 @@ from types import FrameType
 from typing import Any
 
 import torch
-from rich.progress import Progress
 
+from alexnet2012.core import messages
 from alexnet2012.core.atomic_files import atomic_write
+from alexnet2012.core.command_line import progress
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import Damaged, is_file
 from alexnet2012.data import Dataset, Statistics, Sums, hold_out, measure, open_dataset, steps_per_epoch
@@ -54,7 +55,7 @@ def run(settings: Settings, draw: Callable[[Trainer], object] = lambda trainer: 
         ) as layout,
         contextlib.closing(RunDirectory(settings.directory)) as directory,
     ):
-        say = print_line if layout.is_main else silent
+        say = messages.say if layout.is_main else silent
         with exit_on_signal(layout, directory, say):
             with recording_failure(directory, lambda: directory.state_said()[1]), naming_lost_ranks(layout.heartbeat):
                 newest = broadcast_from_main(layout, lambda: check(settings, layout, directory))
@@ -157,10 +158,6 @@ def train(trainer: Trainer) -> str:
     return "preempted" if trainer.complete and trainer.asked_to_stop() else how
 
 
-def print_line(line: str) -> None:
-    print(line, flush=True)
-
-
 def silent(line: str) -> None:
     """What the other ranks say."""
 
@@ -182,7 +179,7 @@ def check(settings: Settings, layout: Layout, directory: RunDirectory) -> Path |
         directory.record(settings.identity())  # before the statistics: a run that ends there can go on
     newest, broken = CheckpointStore(directory.checkpoints, settings.keep).newest()
     for line in broken:
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+        messages.warn(line)
     return newest
 
 
@@ -232,9 +229,8 @@ def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirector
     kept = broadcast_from_main(layout, lambda: measured_on(directory.statistics, len(dataset)))
     if not kept:
         own = rank_slice(len(dataset), layout.rank, layout.processes)
-        with Progress(disable=not layout.is_main) as bar:
-            task = bar.add_task("mean image and colours of the training set", total=own.stop - own.start)
-            sums = measure(dataset, own.start, own.stop, lambda done: bar.advance(task, done), settings.workers, side)
+        with progress("statistics of the training images", own.stop - own.start, layout.is_main) as bar:
+            sums = measure(dataset, own.start, own.stop, lambda done: bar(advance=done), settings.workers, side)
         parts = gather(layout, sums)
         broadcast_from_main(layout, lambda: keep_statistics(parts, directory.statistics))
     return broadcast_from_main(layout, lambda: Statistics.load(directory.statistics))

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
+from alexnet2012.core import messages
 from alexnet2012.core.atomic_files import remove_partials, write_text
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import Damaged, is_count, is_utf8, read_bytes, read_json
@@ -104,7 +105,7 @@ class RunDirectory:
         try:
             write_text(self.state, json.dumps({"state": state, "step": step, "reason": reason}) + "\n")
         except OSError as error:
-            print(f"warning: {self.state}: not written ({error.strerror})", file=sys.stderr, flush=True)
+            messages.warn(f"{self.state}: not written ({error.strerror})")
 
     def state_said(self) -> tuple[str, int]:
         """State and step in ``state.json``; "" and 0 before there is one, or where it is damaged."""
@@ -145,7 +146,7 @@ class RunDirectory:
             return
         rows = [(place_of(line), line) for line in read_bytes(self.metrics, LOG_BYTES).splitlines()]
         if damaged := sum(place is None for place, _ in rows):
-            print(f"warning: {self.metrics}: {damaged} damaged rows are dropped", file=sys.stderr, flush=True)
+            messages.warn(f"{self.metrics}: {damaged} damaged rows are dropped")
         last = (step, validated)
         kept = [line.decode() + "\n" for place, line in rows if place is not None and place <= last]
         write_text(self.metrics, "".join(kept))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from alexnet2012.core import messages
 from alexnet2012.evaluation import ErrorRates
 from alexnet2012.evaluation.kernels import kernel_sheet
 from alexnet2012.training.run_directory import RunDirectory
@@ -61,7 +61,7 @@ class RunLog:
             self.warn(f"TensorBoard: nothing more is written in this start of the run ({error.strerror})")
 
     def warn(self, line: str) -> None:
-        print(f"warning: {line}; training goes on", file=sys.stderr, flush=True)
+        messages.warn(f"{line}; training goes on")
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         """Values for TensorBoard alone."""
@@ -76,16 +76,15 @@ class RunLog:
         if training:
             line += f"training: loss {training['train_loss']:.4f}, top-1 error {training['train_top1_error']:.2f} %; "
         line += f"validation on the centre crop of {rates.images} images: loss {rates.loss:.4f}, "
-        print(f"{line}top-1 error {rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} %", flush=True)
+        messages.say(f"{line}top-1 error {rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} %")
 
     def line(self, row: dict[str, Any], last_step: int, batch_size: int) -> None:
         """One line for a person: where the run stands and how long it still takes."""
         left = (last_step - row["step"]) * batch_size / row["images_per_second"]
-        print(
+        messages.say(
             f"step {row['step']}/{last_step}  epoch {row['epoch']}  loss {row['loss']:.4f}  "
             f"error {row['batch_top1_error']:.1f} %  {row['images_per_second']:.0f} images/s  "
-            f"waiting for data {100 * row['data_wait']:.0f} %  {duration(left)} left",
-            flush=True,
+            f"waiting for data {100 * row['data_wait']:.0f} %  {duration(left)} left"
         )
 
     def kernels(self, weights: dict[str, Tensor], step: int) -> None:
@@ -95,7 +94,7 @@ class RunLog:
     def skipped(self, step: int, images: int) -> None:
         """How many unreadable images this process has met so far, at an epoch's end."""
         self.scalars({"images skipped": images}, step)
-        print(f"images skipped so far because they cannot be read, each process counting its own: {images}", flush=True)
+        messages.say(f"images skipped so far because they cannot be read, each process counting its own: {images}")
 
     def flush(self) -> None:
         """Bring TensorBoard's events to its file."""

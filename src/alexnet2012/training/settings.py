@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alexnet2012.core.command_line import loader, option
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import DATASETS
 from alexnet2012.distributed import TIMEOUT
@@ -17,28 +18,46 @@ from alexnet2012.training.schedule import SCHEDULES
 class Settings:
     """Everything a run is asked: what it computes first, then how."""
 
-    data: str  # a directory, "sample", "fashion-mnist" or "cifar10"
-    recipe: Recipe  # variants, width, epochs, batch size and rate are in it
+    data: str = option("data/imagenet", f"a directory, or one of {', '.join(DATASETS)}", "data")
+    recipe: Recipe = field(default_factory=Recipe)  # variants, width, epochs, batch size and learning rate are in it
     variants: tuple[str, ...] = ()  # their names, keys of recipe.VARIANTS
-    schedule: str = "steps"
-    seed: int = 0
-    precision: str = "fp32"  # of products: "fp32", on CUDA also "tf32", or "bf16", also of the activations
-    compile: bool = False  # the net's training passes
-    out: Path | None = None
-    max_steps: int | None = None  # absolute: stop after this step of the run
-    loader: str = "dali"
-    workers: int = 2  # threads that decode, a process
-    threads: int | None = None  # of the CPU that compute, a process; None: as distributed.default_threads says
-    placement: str | None = None  # "split" or "together"; None: as distributed.default_placement says
-    checkpoint_every: int | None = None  # steps
-    keep: int = 3  # checkpoints, beside the best and one before each drop of the rate
-    time_limit: float | None = None  # minutes: stop at the next step's edge
-    collective_timeout: float = TIMEOUT  # seconds of waiting in a collective before a silent rank counts as lost
-    pairs_across_nodes: bool = False
-    on_bad_image: str = "stop"  # or "skip": replace it by another image of the plan
-    log_every: int = 20  # steps
-    early_stop: int | None = None  # epochs without a better validation error after which the run ends; 2012 had none
-    val_fraction: float | None = None  # of the training images, held back to validate on; None: the validation split
+    schedule: str = option(
+        "steps", f"of the learning rate: {', '.join(SCHEDULES)}", "recipe", unset="steps, or that of --net"
+    )
+    seed: int = option(0, "of everything random", "recipe")
+    precision: str = option(
+        "fp32", "of products; bf16 also stores activations so; tf32: CUDA only", "speed",
+        choices=("fp32", "tf32", "bf16"),
+    )  # fmt: skip
+    compile: bool = option(False, "compile the net at the first step: takes minutes; CUDA graphs on CUDA", "speed")
+    out: Path | None = option(None, "the run's directory", "run", unset="runs/ and a name made of the settings")
+    max_steps: int | None = option(None, "stop after this step of the run", "run")
+    loader: str = option("dali", "decodes the images", "speed", type=loader, choices=("dali", "pillow"))
+    workers: int = option(2, "decoding threads a process", "speed")
+    threads: int | None = option(
+        None, "CPU threads a process", "speed", unset="OMP_NUM_THREADS, else its share of the cores"
+    )
+    placement: str | None = option(
+        None, "a tower a process, or both in each", "layout", choices=("split", "together"),
+        unset="split; together for a net of one tower",
+    )  # fmt: skip
+    checkpoint_every: int | None = option(None, "steps between checkpoints, besides the one after each epoch", "run")
+    keep: int = option(3, "checkpoints kept, besides the best and one before each drop of the learning rate", "run")
+    time_limit: float | None = option(None, "minutes, then save and stop; the same command continues the run", "run")
+    collective_timeout: float = option(TIMEOUT, "seconds to wait for a rank that does not answer", "layout")
+    pairs_across_nodes: bool = option(False, "let the towers of a pair lie on two nodes", "layout")
+    on_bad_image: str = option(
+        "stop", "skip: another image takes its place in training", "data", choices=("stop", "skip")
+    )
+    log_every: int = option(20, "steps between rows of metrics.jsonl", "run")
+    early_stop: int | None = option(
+        None, "epochs without a better validation error that end the run; 2012 had none", "run", metavar="PATIENCE",
+        unset="never, or that of --net",
+    )  # fmt: skip
+    val_fraction: float | None = option(
+        None, "share of the training images to validate on, held back from training", "data", metavar="F",
+        unset="validate on the validation split, or that of --net",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Raises InputError for a value no run can have."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import sys
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, NoReturn
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alexnet2012.core import messages
 from alexnet2012.core.errors import Diverged, InputError
 from alexnet2012.core.random_streams import STREAMS
 from alexnet2012.data import Dataset, TrainingPlan
@@ -293,12 +293,10 @@ class Trainer:
         """One warning when the net has not left its first plateau by the step the recipe names."""
         plateau = math.log(self.net.classes)
         if loss > 0.99 * plateau:
-            print(
-                f"warning: step {self.step}: the loss {loss:.3f} has not left ln({self.net.classes}) = {plateau:.3f}; "
+            messages.warn(
+                f"step {self.step}: the loss {loss:.3f} has not left ln({self.net.classes}) = {plateau:.3f}; "
                 f"usual causes: {'N(0, 0.01) in conv3 to conv5 (--wide-init has 0.03), ' * self.recipe.starts_flat}"
-                "pixels not on a scale of 0..255, a narrow --width, a small --lr",
-                file=sys.stderr,
-                flush=True,
+                "pixels not on a scale of 0..255, a narrow --width, a small --lr"
             )
 
     def epoch(self, step: int) -> int:

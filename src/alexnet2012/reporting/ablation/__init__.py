@@ -1,5 +1,9 @@
 """The paper's claims are differences: every variant trained beside the base net, everything else equal."""
 
 from alexnet2012.core.lazy import lazily
+from alexnet2012.recipe import VARIANTS
+
+BASE = "base"
+ALL = (BASE, *VARIANTS)  # in the order of the table
 
 __getattr__, __dir__ = lazily(__name__)

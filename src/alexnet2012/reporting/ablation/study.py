@@ -12,14 +12,13 @@ from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import Damaged, is_count, is_file, is_number, read_json
 from alexnet2012.evaluation import ErrorRates
 from alexnet2012.evaluation.predictions import Predictions
-from alexnet2012.recipe import VARIANTS, variant_fields
+from alexnet2012.recipe import variant_fields
+from alexnet2012.reporting.ablation import ALL, BASE
 from alexnet2012.reporting.ablation.differences import Measured
 from alexnet2012.reporting.figures.curves import read_curves
 from alexnet2012.training import Settings
 from alexnet2012.training.run_directory import RunDirectory, settings_of_today
 
-BASE = "base"
-ALL = (BASE, *VARIANTS)  # in the order of the table
 CROPS = 10  # P §4.1
 NAME = re.compile(rf"({'|'.join(ALL)})-seed(0|[1-9][0-9]*)")  # of a run's directory
 

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from alexnet2012.recipe import DIFFERENCES_2012, Difference2012, Result2012, result_2012, whose
+from alexnet2012.recipe import VARIANTS, Difference2012, Result2012, result_2012, whose
+from alexnet2012.reporting.ablation import ALL, BASE
 from alexnet2012.reporting.ablation.differences import RESAMPLES, Estimate, Row, compare
-from alexnet2012.reporting.ablation.study import ALL, BASE, CROPS, Run, measured
+from alexnet2012.reporting.ablation.study import CROPS, Run, measured
 from alexnet2012.reporting.figures.style import COLORS, new_figure, styled
 
 NOT_MEASURED = "not measured"
@@ -68,7 +69,7 @@ def in_json(row: Row) -> dict[str, Any]:
 def of_2012(variant: str) -> Result2012 | Difference2012:
     """What 2012 says of a variant or, in absolute figures, of the base net."""
     base = result_2012(1, CROPS)
-    return base if variant == BASE and base else DIFFERENCES_2012[variant]
+    return base if variant == BASE and base else VARIANTS[variant].in_2012
 
 
 def figures_2012(variant: str, recipe: str) -> dict[str, Any]:
@@ -176,7 +177,7 @@ def draw_row(axes: Axes, place: int, row: Row, recipe: str) -> None:
         seeds = [of_seed[0] for of_seed in row.differences.values()]
         axes.plot(seeds, [place] * len(seeds), ".", color=COLORS[0], markersize=2, alpha=0.5)
         axes.errorbar(difference.mean, place, xerr=difference.standard_error, fmt="o", color=COLORS[0], markersize=3)
-    given = DIFFERENCES_2012[row.variant]
+    given = VARIANTS[row.variant].in_2012
     if given.top1 is not None:
         marker = "X" if given.unlike_in(recipe) else "D"
         axes.plot(given.top1, place, marker, color=COLORS[1], markersize=3, fillstyle="none")
