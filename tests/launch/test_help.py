@@ -20,7 +20,7 @@ class Heavy:
 sys.meta_path.insert(0, Heavy())
 for file in sys.argv[1:]:
     for flag in ("--help", "--no-such-flag"):
-        sys.argv = [file, flag, *["x"] * file.endswith("export.py"), *["x"] * file.endswith("prepare_imagenet.py")]
+        sys.argv = [file, flag]
         try:
             runpy.run_path(file, run_name="__main__")
         except SystemExit as ending:
@@ -37,7 +37,7 @@ def test_flags_need_neither_torch_nor_numpy() -> None:
     ] * len(FILES), err
     assert out.count("usage:") == len(FILES)
     lines = err.splitlines()
-    assert len(lines) == len(FILES) and all("--no-such-flag" in line for line in lines), err
+    assert len(lines) == len(FILES) and all("--no-such-flag" in line or "are required" in line for line in lines), err
     assert "None)" not in out and "(default: the recipe's)" in out
 
 
