@@ -1,20 +1,22 @@
-"""What a command prints, and where it cannot."""
+"""Flags from dataclasses; what a command prints, and where it cannot."""
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 
 import pytest
 
-from alexnet2012.core.command_line import main, outlive_output
+from alexnet2012.core.command_line import Parser, main, option
+from alexnet2012.core.messages import outlive_output
 
 
 def test_a_command_whose_output_is_closed_ends_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     with pytest.raises(SystemExit) as ending:
-        main(lambda: print("a line", flush=True))
+        main(lambda: "a line", lambda line: print(line, flush=True))
     assert not ending.value.code
     sys.stdout.close()
     sys.stderr.close()
@@ -35,3 +37,24 @@ def test_a_reader_that_leaves_costs_the_lines_alone(monkeypatch: pytest.MonkeyPa
         assert os.read(ends[1][0], 999) == b"warning: stdout: Broken pipe; its lines are left out from here\n"
         os.close(ends[1][0])
         print("lost too", file=sys.stderr, flush=True)
+
+
+@dataclass
+class Asked:
+    steps: int | None = option(None, "steps to take", "run", unset="all of them")
+    rate: float = option(0.5, "share to keep", "recipe")
+    no_flag: int = 3
+    quick: bool = option(False, "less", "speed")
+
+
+def test_options_are_flags_in_groups_with_their_defaults() -> None:
+    parser = Parser("A command.")
+    parser.add_options(Asked)
+    assert vars(parser.parse_args([])) == {"steps": None, "rate": 0.5, "quick": False}
+    assert vars(parser.parse_args("--steps 2 --rate 1 --quick".split())) == {"steps": 2, "rate": 1.0, "quick": True}  # noqa: SIM905
+    sections = parser.format_help().split("\n\n")
+    assert sections[-3:] == [
+        "recipe:\n  --rate X    share to keep (default: 0.5)",
+        "run:\n  --steps N   steps to take (default: all of them)",
+        "speed:\n  --quick     less\n",
+    ]
