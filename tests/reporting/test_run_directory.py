@@ -96,11 +96,13 @@ def test_lines_that_are_no_rows_are_dropped_and_counted(tmp_path: Path, capsys: 
         b'{"step": "1"}',
         b"",
     ]
-    damaged += [b"[" * 100_000, b'{"step": true}']
+    damaged += [b"[" * 100_000, b'{"step": true}', b'{"step": -5}', b'{"step": 2, "epoch": 0}']
+    damaged += [b'{"step": 1, "loss": "abc", "lr": [1]}', b'{"step": 2, "val_loss": "x"}', b'{"step": 1, "loss": NaN}']
+    damaged += [b'{"step": 1, "loss": Infinity}', b'{"step": 1, "loss": 1e308}', b'{"step": 1, "images_per_second": 0}']
     run.metrics.write_bytes(b"\n".join([rows[0], *damaged, rows[1], rows[2]]))
     run.drop_rows_after(3)
     assert run.metrics.read_bytes() == b"".join(row + b"\n" for row in rows)  # the last one's line is ended too
-    assert capsys.readouterr().err == f"warning: {run.metrics}: 9 damaged rows are dropped\n"
+    assert capsys.readouterr().err == f"warning: {run.metrics}: 17 damaged rows are dropped\n"
     run.drop_rows_after(2)
     assert run.metrics.read_bytes() == b"".join(row + b"\n" for row in rows[:2])
     assert capsys.readouterr().err == ""

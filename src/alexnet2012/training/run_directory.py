@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from alexnet2012.core import messages
 from alexnet2012.core.atomic_files import remove_partials, write_text
 from alexnet2012.core.errors import InputError
-from alexnet2012.core.guarded_files import Damaged, is_count, is_utf8, read_bytes, read_json
+from alexnet2012.core.guarded_files import Damaged, is_count, is_number, is_utf8, read_bytes, read_json, require
 from alexnet2012.core.random_streams import STREAMS, refuse_other_streams
 from alexnet2012.recipe import Recipe, fields_of_today
 
@@ -161,12 +161,28 @@ def settings_of_today(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def place_of(line: bytes) -> tuple[int, bool] | None:
-    """The step of a metrics row, and whether it is an epoch's, which comes behind the step's own.
+    """The step of a metrics row, and whether it is an epoch's, which comes behind the step's own; None for no row."""
+    try:
+        row = read_row(line)
+    except ValueError:
+        return None
+    return int(row["step"]), "loss" not in row
 
-    None for a line that is no row: cut short by a kill, or damaged.
-    """
+
+def read_row(line: bytes) -> dict[str, float]:
+    """A row of ``metrics.jsonl``. Raises ValueError for a line cut short by a kill, or damaged."""
     try:
         row = json.loads(line.decode())
-        return (row["step"], "loss" not in row) if type(row["step"]) is int else None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    require(row, {"step": is_count, "epoch?": lambda value: is_measure(value) and value >= 1})
+    for name, value in row.items():
+        require(value, is_measure, name)
+    if row.get("images_per_second", 1) <= 0:
+        raise ValueError(f"images_per_second is {row['images_per_second']}")
+    return row
+
+
+def is_measure(value: Any) -> bool:
+    """A finite number that can be drawn."""
+    return is_number(value) and abs(value) < 1e100

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from alexnet2012.core.errors import InputError
-from alexnet2012.core.guarded_files import Damaged, is_count, is_file, is_number, read_bytes, read_json
+from alexnet2012.core.guarded_files import Damaged, is_count, is_file, read_bytes, read_json
 from alexnet2012.data.prepare.source import OFFICIAL
 from alexnet2012.recipe import result_2012
 from alexnet2012.reporting.figures.style import COLORS, SMALL, cut, new_figure, styled
-from alexnet2012.training.run_directory import LOG_BYTES
+from alexnet2012.training.run_directory import LOG_BYTES, read_row
 
 
 @dataclass(frozen=True)
@@ -57,34 +56,28 @@ def read_curves(path: Path) -> Curves:
     A last row cut short by a kill is passed over. Raises InputError for a file that is no such thing.
     """
     try:
-        lines = read_bytes(path, LOG_BYTES).decode().splitlines()
+        lines = read_bytes(path, LOG_BYTES).splitlines()
         rows = [row for place, line in enumerate(lines) if (row := parsed(line, place == len(lines) - 1))]
         for row in rows:
             if "loss" in row and "train_top1_error" in row:  # as the first version called a batch's error
                 row["batch_top1_error"] = row.pop("train_top1_error")
         training = [row for row in rows if {"step", "loss", "batch_top1_error", "lr"} <= row.keys()]
         validation = [row for row in rows if {"step", "epoch", "val_top1_error", "val_top5_error"} <= row.keys()]
-    except (Damaged, ValueError, AttributeError) as error:
+    except (Damaged, ValueError) as error:
         raise InputError(f"{path}: no metrics.jsonl of a run ({error})") from error
     if not training:
         raise InputError(f"{path}: holds no row of training yet")
     return Curves(path.resolve().parent.name, classes_of(path.parent / "config.json"), training, validation)
 
 
-def parsed(line: str, last: bool) -> dict[str, float] | None:
+def parsed(line: bytes, last: bool) -> dict[str, float] | None:
+    """A row; None for a last one cut short by a kill. Raises ValueError for another damaged one."""
     try:
-        row = json.loads(line)
-        if bad := [name for name, value in row.items() if type(value) is not float and not is_number(value)]:
-            raise ValueError(f"{bad[0]} {row[bad[0]]!r} is no number")
-        if row.get("epoch", 1) < 1:
-            raise ValueError(f"epoch {row['epoch']}: epochs count from 1")
-        if row.get("images_per_second", 1) <= 0:
-            raise ValueError(f"images_per_second {row['images_per_second']}: is above 0")
-        return row
-    except (ValueError, RecursionError) as error:
+        return read_row(line)
+    except ValueError:
         if last:
             return None
-        raise ValueError(str(error)) from error
+        raise
 
 
 def classes_of(config: Path) -> int | None:
