@@ -11,6 +11,7 @@ from alexnet2012.core.atomic_files import write_output
 from alexnet2012.core.command_line import Parser, alike, main, output_file, progress, refuse_overwriting
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.messages import say
+from alexnet2012.core.threads import refuse_threads
 from alexnet2012.training import Settings
 
 OF_CHECKPOINTS = (  # flags
@@ -51,8 +52,9 @@ def arguments() -> Namespace:
         raise InputError(
             f"--{idle[0].replace('_', '-')}: says nothing to --average, whose files hold what the nets said"
         )
-    if min(given.batch_size, given.workers, given.threads or 1) < 1:
-        raise InputError("--batch-size, --workers and --threads: must be at least 1")
+    if given.batch_size < 1:
+        raise InputError(f"--batch-size {given.batch_size}: must be at least 1")
+    refuse_threads(threads=given.threads, workers=given.workers)
     outputs = (given.json, given.predictions, given.centre_predictions, given.per_class)
     refuse_overwriting(outputs, given.average or given.checkpoints)
     given.weights = evaluation.ensemble.checked_weights(given.weights, len(given.average or given.checkpoints))

@@ -43,6 +43,7 @@ def train(tree: Path, *flags: object) -> Ended:
         ("--seed 9223372036854775808", "--seed 9223372036854775808"),
         ("--max-steps 0", "--max-steps 0"),
         ("--workers 0", "--workers 0"),
+        ("--threads 100000", "--threads 100000: must be at least 1 and at most 1024"),
         ("--log-every 0", "--log-every 0"),
         ("--checkpoint-every 0", "--checkpoint-every 0"),
         ("--keep 0", "--keep 0"),

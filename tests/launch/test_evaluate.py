@@ -144,6 +144,7 @@ def test_bad_input_is_one_line_and_code_2(tree: Path, nets: list[Path], tmp_path
         ((nets[0], *data, "--json", tmp_path / "absent" / "a.json"), "--json: "),
         ((nets[0], *data, "--crops", 5), "--crops: invalid choice"),
         ((nets[0], *data, "--batch-size", 0), "--batch-size"),
+        ((nets[0], *data, "--threads", 100_000), "--threads 100000: must be"),
     ):
         ended = here(EVALUATE, *flags)
         assert (ended.code, ended.out) == (2, ""), flags

@@ -7,6 +7,9 @@ import math
 import os
 from pathlib import Path
 
+from alexnet2012.core.errors import InputError
+
+MOST = 1024  # threads of a process: at 100,000 OpenMP runs out of stacks and ends it
 CGROUPS = Path("/sys/fs/cgroup")
 OF_THIS_PROCESS = Path("/proc/self/cgroup")
 
@@ -25,10 +28,17 @@ def let_waiting_threads_sleep() -> None:
 
 def default_threads(local_processes: int) -> int:
     """CPU threads of one of a node's processes: the user's OMP_NUM_THREADS, else its share of the cores."""
-    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    if given.isdecimal() and int(given) and not set_by_torchrun("OMP_NUM_THREADS"):
-        return int(given)
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip().lstrip("0")
+    if given.isdecimal() and not set_by_torchrun("OMP_NUM_THREADS"):
+        return min(int(given[:9]), MOST)
     return max(1, cores() // local_processes)
+
+
+def refuse_threads(**counts: int | None) -> None:
+    """Raises InputError for a flag whose number of threads no process can have; None: not given."""
+    for flag, count in counts.items():
+        if count is not None and not 1 <= count <= MOST:
+            raise InputError(f"--{flag} {count}: must be at least 1 and at most {MOST}")
 
 
 def set_by_torchrun(variable: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from alexnet2012.core.command_line import loader, option
 from alexnet2012.core.errors import InputError
+from alexnet2012.core.threads import refuse_threads
 from alexnet2012.data import DATASETS
 from alexnet2012.distributed import TIMEOUT
 from alexnet2012.recipe import Recipe
@@ -67,8 +68,6 @@ class Settings:
             raise InputError(f"--seed {self.seed}: must be in 0..2^63-1")
         for name in (
             "max_steps",
-            "workers",
-            "threads",
             "checkpoint_every",
             "log_every",
             "keep",
@@ -78,6 +77,7 @@ class Settings:
         ):
             if getattr(self, name) is not None and not getattr(self, name) > 0:  # not a number is neither
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
+        refuse_threads(threads=self.threads, workers=self.workers)
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:
             raise InputError(f"--val-fraction {self.val_fraction:g}: must be above 0 and below 1")
 
