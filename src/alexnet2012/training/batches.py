@@ -18,13 +18,12 @@ from alexnet2012.training.settings import Settings
 class TrainingBatches:
     """This replica's rows of each global batch of ``steps``: images (n, 3, 224, 224) and labels (n,).
 
-    Each rank of a pair decodes half of them; their gather runs one batch ahead of its use. A loader's InputError is
-    kept in ``failure`` while the step before it is trained, so that all ranks can save and stop together.
+    Each rank of a pair decodes half of them and gathers the rest one batch ahead. A loader's InputError is kept in
+    ``failure`` while the step before is trained, so that all ranks save and stop together.
     """
 
     def __init__(self, layout: Layout, dataset: Dataset, plan: TrainingPlan, settings: Settings, steps: range) -> None:
-        self.layout, self.plan, self.recipe = layout, plan, settings.recipe
-        self.steps = steps
+        self.layout, self.plan, self.recipe, self.steps = layout, plan, settings.recipe, steps
         self.mean = dataset.statistics.mean_on(layout.devices[0])
         self.decode_on = torch.device("cpu") if layout.backend == "gloo" else layout.devices[0]
         own_views = (plan.augmentations(step, self.own(step).start, self.own(step).stop) for step in self.steps)
@@ -49,7 +48,7 @@ class TrainingBatches:
         return rank_slice(self.plan.rows(step), self.layout.rank, self.layout.processes)
 
     def send(self, decoded: Iterator[tuple[Tensor, Tensor]], step: int) -> list[PendingRows]:
-        """Begin the pair's gather of ``step``'s batch; blank images take the place of what cannot be read."""
+        """Start the pair's gather of ``step``'s batch; images that cannot be read are replaced by blank ones."""
         try:
             with self.layout.working():
                 images, labels = next(decoded)
@@ -62,6 +61,7 @@ class TrainingBatches:
         return [PendingRows(self.layout, rows, self.plan.rows(step)) for rows in (images, labels)]
 
     def ready(self, step: int, images: PendingRows, labels: PendingRows) -> tuple[Tensor, Tensor]:
+        """Wait for a batch; normalize its images on the device."""
         device = self.layout.devices[0]
         replica = rank_slice(self.plan.rows(step), self.layout.replica, self.layout.replicas)
         augmentations = self.plan.augmentations(step, replica.start, replica.stop)
@@ -69,7 +69,7 @@ class TrainingBatches:
         return pixels, labels.wait().to(device, non_blocking=True)
 
     def skipped(self) -> int:
-        """Images so far, over all ranks, that another image replaces; each rank names its own once."""
+        """The number of images replaced so far, over all ranks; each rank prints a warning for its own, once."""
         own = self.loader.skipped
         for reason in list(own.values())[self.reported :]:
             messages.warn(f"{reason}; skipped, another image takes its place")

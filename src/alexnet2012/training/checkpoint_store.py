@@ -1,8 +1,9 @@
-"""Saving off the training path: one checkpoint at a time is written while training goes on."""
+"""Checkpoints of a run: gathered from all ranks, written in a thread while training goes on."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import shutil
 import threading
@@ -28,17 +29,17 @@ NAMED = ("last.pt", "best.pt")
 class CheckpointStore:
     """The checkpoints of one run: the last ``keep`` ``step-*.pt``, and ``last.pt``, ``best.pt``, ``before-drop-*.pt``.
 
-    The named ones are further names (hard links) of files written once. A save that fails, on a full disk say, costs
-    that checkpoint only: the run goes on with a warning, the older files stay.
+    The named ones are hard links to numbered ones. A save that fails, as on a full disk, loses that checkpoint only:
+    the run goes on with a warning, the older files stay.
     """
 
     def __init__(self, directory: Path, keep: int) -> None:
         self.directory, self.keep = directory, keep
         self.writing: threading.Thread | None = None
-        self.unsaved = ""  # what became of the last save, if it failed
+        self.unsaved = ""  # why the last save failed; empty if it did not
 
     def newest(self) -> tuple[Path | None, list[str]]:
-        """The newest whole checkpoint, and a line for each broken one passed over.
+        """Find the newest whole checkpoint. Returns its path and a line for each broken one that was passed over.
 
         Raises InputError for a file of a newer format, or when there are checkpoints but none is whole.
         """
@@ -57,20 +58,20 @@ class CheckpointStore:
         return None, broken
 
     def last_good(self) -> str:
-        """The newest whole checkpoint by its path, which the run goes on from; "none" without one."""
+        """The path of the newest whole checkpoint; "none" without one."""
         try:
             return str(self.newest()[0] or "none")
         except InputError:
             return "none"
 
     def save(self, contents: dict[str, Any], names: list[str]) -> None:
-        """Wait for the last save, then begin to write ``contents``, which nobody changes any more, as ``names`` too."""
+        """Wait for the last save, then start writing ``contents``, which must not change, under ``names`` too."""
         self.wait()
         self.writing = threading.Thread(target=self.write, args=(contents, names), name="checkpoint")
         self.writing.start()
 
     def wait(self) -> None:
-        """Wait until the file being written is on the disk."""
+        """Wait until the last save is on the disk or has failed."""
         if self.writing:
             self.writing.join()
             self.writing = None
@@ -90,13 +91,13 @@ class CheckpointStore:
             for old in sorted(self.directory.glob("step-*.pt"))[: -self.keep]:
                 old.unlink()
             self.unsaved = ""
-        except Exception as error:  # whatever it is: unsaved is how this thread tells it
+        except Exception as error:  # a thread's errors reach nobody otherwise
             self.unsaved = f"{path}: not saved ({reason_of(error)})"
             messages.warn(f"{self.unsaved}; training goes on")
 
 
 def reason_of(error: Exception) -> str:
-    """Why a save failed, in some words."""
+    """A short reason for a failed save."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, RuntimeError):
@@ -105,7 +106,7 @@ def reason_of(error: Exception) -> str:
 
 
 def give_name(path: Path, name: Path) -> None:
-    """Let ``name`` be the file ``path``: a hard link, a copy where the file system has none."""
+    """Make ``name`` a hard link to ``path``, or a copy on a file system without links."""
     with atomic_write(name) as partial:
         try:
             os.link(path, partial)
@@ -122,22 +123,21 @@ def gather_net(net: AlexNet, optimizer: Optimizer, layout: Layout) -> dict[str, 
     others: dict[tuple[str, str], Any] = {}
     for name, weight in net.named_parameters():
         own = own_state(optimizer, weight)
-        tensors |= {(kind, name): value for kind, value in own.items()}
-        rest = {kind: value for kind, value in optimizer.state.get(weight, {}).items() if kind not in own}
-        others |= {(kind, name): value.cpu() if isinstance(value, Tensor) else value for kind, value in rest.items()}
+        for kind, value in optimizer.state.get(weight, {}).items():
+            if kind in own:
+                tensors[kind, name] = value
+            else:
+                others[kind, name] = value.cpu() if isinstance(value, Tensor) else value
     weights = collect(layout, dict(net.named_parameters()))
-    found: dict[tuple[str, str], Any] = dict(collect(layout, tensors))
-    for held in gather(layout, others):
-        found |= held
+    held: list[dict[tuple[str, str], Any]] = [collect(layout, tensors), *gather(layout, others)]
     state: dict[str, dict[str, Any]] = {}
-    for (kind, name), value in found.items():
+    for (kind, name), value in itertools.chain.from_iterable(part.items() for part in held):
         state.setdefault(kind, {})[name] = value
 
     def check() -> None:
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
         try:
-            checkpoint.refuse_state(
-                state, {name: tuple(weight.shape) for name, weight in weights.items()}, net.recipe.towers
-            )
+            checkpoint.refuse_state(state, shapes, net.recipe.towers)
         except ValueError as error:
             raise InputError(f"the state of {type(optimizer).__name__} cannot be saved: {error}") from error
 

@@ -1,23 +1,14 @@
-"""Where a run's time goes."""
+"""Measures where a run's time goes."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Pace:
-    """Of the steps since the last reading: their speed, and the share of their time spent waiting for data (0..1)."""
-
-    images_per_second: float
-    data_wait: float
 
 
 class Clock:
-    """Counts the steps of a run and what they wait for; validation and saving are paused, not counted."""
+    """Counts steps and the time they wait for data; time spent in validation and saving does not count."""
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
@@ -36,14 +27,14 @@ class Clock:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Around what is no step."""
+        """Around validation and saving."""
         start = time.perf_counter()
         yield
         self.elsewhere += time.perf_counter() - start
 
-    def read(self) -> Pace:
-        """The pace since the last reading."""
+    def read(self) -> dict[str, float]:
+        """Since the last reading: images per second, and the share (0..1) of the time spent waiting for data."""
         seconds = max(time.perf_counter() - self.started - self.elsewhere, 1e-9)
-        pace = Pace(self.steps * self.batch_size / seconds, self.waited / seconds)
+        pace = {"images_per_second": self.steps * self.batch_size / seconds, "data_wait": self.waited / seconds}
         self.restart()
         return pace

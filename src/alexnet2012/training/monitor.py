@@ -1,4 +1,4 @@
-"""What is looked at now and then in training: gradients and updates, dead kernels, largest activations."""
+"""Monitors of training: values that are not finite, sizes of gradients and updates, dead units, activations."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def dead_units(net: AlexNet, images: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def explain_divergence(net: AlexNet, images: Tensor, step: int, first_row: int, layout: Layout) -> str:
-    """The largest activation of each layer over all ranks, and where the first that is not finite appears."""
+    """The largest activation of each layer over all ranks, and the first layer with one that is not finite."""
     _, features = net(images, step, first_row, return_features=True)
     outputs = [features[layer] for layer in net.layers]
     largest = torch.stack([x.abs().max() if len(x) else x.new_zeros(()) for x in outputs])

@@ -1,4 +1,4 @@
-"""A run from its settings to its end: open, broadcast_from_main, resume, train."""
+"""A run from its settings to its end: claim the directory, resume, train, draw the figures."""
 
 from __future__ import annotations
 
@@ -39,37 +39,30 @@ SHARED_WITHIN = 60.0  # seconds in which what one node writes is seen on another
 
 
 def run(settings: Settings, draw: Callable[[Trainer], object] = lambda trainer: None) -> None:
-    """Train as ``settings`` ask, going on where the run's directory stands, then ``draw`` its figures on rank 0.
+    """Train as ``settings`` ask, resuming where the run's directory stands, then ``draw`` the figures on rank 0.
 
-    Raises InputError for what cannot be used, Diverged at what is not finite, LostRank where another process
-    of the run is gone.
+    Raises InputError for what cannot be used, Diverged at what is not finite, LostRank where another process of the
+    run is gone.
     """
-    recipe = settings.recipe
+    placement, towers, timeout = settings.placement, settings.recipe.towers, settings.collective_timeout
     with (
-        open_layout(
-            settings.placement,
-            recipe.towers,
-            settings.collective_timeout,
-            settings.pairs_across_nodes,
-            settings.threads,
-        ) as layout,
+        open_layout(placement, towers, timeout, settings.pairs_across_nodes, settings.threads) as layout,
         contextlib.closing(RunDirectory(settings.directory)) as directory,
+        exit_on_signal(layout, directory),
     ):
-        say = messages.say if layout.is_main else silent
-        with exit_on_signal(layout, directory, say):
-            with recording_failure(directory, lambda: directory.state_said()[1]), naming_lost_ranks(layout.heartbeat):
-                newest = broadcast_from_main(layout, lambda: check(settings, layout, directory))
-                refuse_unshared(layout, directory)
-                trainer = make_trainer(settings, layout, directory, newest)
-            train_and_draw(trainer, directory, say, draw)
+        with recording_failure(directory, lambda: directory.state_said()[1]), naming_lost_ranks(layout.heartbeat):
+            newest = broadcast_from_main(layout, lambda: check(settings, layout, directory))
+            refuse_unshared(layout, directory)
+            trainer = make_trainer(settings, layout, directory, newest)
+        train_and_draw(trainer, directory, draw)
 
 
 @contextlib.contextmanager
-def exit_on_signal(layout: Layout, directory: RunDirectory, say: Callable[[str], None]) -> Iterator[None]:
-    """Before training there is nothing to save: leave at once when asked to stop, with a word; at a second signal too.
+def exit_on_signal(layout: Layout, directory: RunDirectory) -> Iterator[None]:
+    """Exit immediately at a signal outside of training, where there is nothing to save, and at a second one within it.
 
-    torchrun's signal, which it sends when another rank has failed, is told as that failure. An exception leaves the
-    signals taken, and unheard: the process is on its way out, and has something else to tell.
+    torchrun signals the other ranks when one has failed: that is reported as the failure. After an exception signals
+    are ignored, so that the exception is what the process reports.
     """
     failing = False
 
@@ -81,7 +74,7 @@ def exit_on_signal(layout: Layout, directory: RunDirectory, say: Callable[[str],
             failed = layout.heartbeat.failed() if layout.heartbeat else ""
         directory.write_state("failed" if failed else "preempted", directory.state_said()[1], failed)
         if directory.lock and not failed:
-            say(f"preempted: {directory.path}, at once; the same command goes on from the last checkpoint")
+            say(layout, f"preempted: {directory.path}, at once; the same command goes on from the last checkpoint")
         sys.stdout.flush()
         os._exit(1 if failed else 0)
 
@@ -97,7 +90,7 @@ def exit_on_signal(layout: Layout, directory: RunDirectory, say: Callable[[str],
 
 @contextlib.contextmanager
 def recording_failure(directory: RunDirectory, step: Callable[[], int]) -> Iterator[None]:
-    """Have ``state.json`` say what ends the run."""
+    """Record in ``state.json`` the exception that ends the run."""
     try:
         yield
     except BaseException as error:
@@ -106,13 +99,13 @@ def recording_failure(directory: RunDirectory, step: Callable[[], int]) -> Itera
 
 
 def open_splits(settings: Settings) -> tuple[Dataset, Dataset]:
-    """What to train on and what to validate on."""
+    """The training and the validation set."""
     train, val = (open_dataset(settings.data, split) for split in ("train", "val"))
     return hold_out(train, settings.val_fraction, settings.seed) if settings.val_fraction else (train, val)
 
 
 def make_trainer(settings: Settings, layout: Layout, directory: RunDirectory, newest: Path | None) -> Trainer:
-    """A trainer at its first step, or where the checkpoint ``newest`` stands."""
+    """A trainer at the first step, or at that of the checkpoint ``newest``."""
     train, val = open_splits(settings)
     saved = checkpoint.load(newest) if newest else None
     statistics = checkpoint.statistics_in(saved) if saved else training_statistics(train, layout, directory, settings)
@@ -124,46 +117,42 @@ def make_trainer(settings: Settings, layout: Layout, directory: RunDirectory, ne
     return trainer
 
 
-def train_and_draw(
-    trainer: Trainer, directory: RunDirectory, say: Callable[[str], None], draw: Callable[[Trainer], object]
-) -> None:
-    """Train, then draw the run's figures, each where it is not done yet; rank 0 keeps ``state.json`` true.
+def train_and_draw(trainer: Trainer, directory: RunDirectory, draw: Callable[[Trainer], object]) -> None:
+    """Train, then draw the figures, each unless it is done; rank 0 keeps ``state.json`` up to date.
 
-    Raises InputError, too, where the last checkpoint cannot be saved.
+    Raises InputError also where the last checkpoint cannot be saved.
     """
     how, settings, layout = "done", trainer.settings, trainer.layout
     drawn = trainer.complete and broadcast_from_main(layout, directory.state_said)[0] == "done"
     with recording_failure(directory, lambda: trainer.step), naming_lost_ranks(layout.heartbeat):
         if trainer.finished:
-            say(f"{directory.path}: already trained to step {trainer.step}")
+            say(layout, f"{directory.path}: already trained to step {trainer.step}")
         else:
             with trainer.stop.listening():
-                announce(say, settings, layout, trainer)
+                announce(trainer)
                 if layout.is_main:
                     directory.record(settings.identity(), classes=trainer.net.classes, **executed(settings, layout))
                 directory.write_state("running", trainer.step)
-                how = train(trainer)
+                how = trainer.train()
+                broadcast_from_main(layout, trainer.store.refuse_unsaved)
+                if trainer.complete and trainer.asked_to_stop():
+                    how = "preempted"  # before its figures
         if how == "done" and trainer.complete and not drawn:
             layout.begin("drawing the figures")
             broadcast_from_main(layout, lambda: draw(trainer))
     patience = f"no better validation error for {settings.early_stop} epochs" if trainer.early_stopped else ""
     directory.write_state(how, trainer.step, patience)
-    say(f"{how}: {directory.path}, step {trainer.step}" + f", {patience}" * bool(patience))
+    say(layout, f"{how}: {directory.path}, step {trainer.step}" + f", {patience}" * bool(patience))
 
 
-def train(trainer: Trainer) -> str:
-    """``done`` or ``preempted``: so is a run, too, that is asked to stop before it has drawn its figures."""
-    how = trainer.train()
-    broadcast_from_main(trainer.layout, trainer.store.refuse_unsaved)
-    return "preempted" if trainer.complete and trainer.asked_to_stop() else how
-
-
-def silent(line: str) -> None:
-    """What the other ranks say."""
+def say(layout: Layout, line: str) -> None:
+    """Print ``line`` on rank 0."""
+    if layout.is_main:
+        messages.say(line)
 
 
 def check(settings: Settings, layout: Layout, directory: RunDirectory) -> Path | None:
-    """Take the run's directory; the checkpoint to go on from, if any. Raises InputError for what cannot run."""
+    """Claim the run's directory and find the checkpoint to resume from. Raises InputError for what cannot run."""
     batch, replicas = settings.recipe.batch_size, layout.replicas
     if settings.precision == "tf32" and layout.devices[0].type != "cuda":
         raise InputError("--precision tf32: only CUDA devices have it, and there is none here; use fp32 or bf16")
@@ -217,36 +206,33 @@ def refuse_other_net(saved: dict[str, Any], trainer: Trainer, path: Path) -> Non
 
 
 def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirectory, settings: Settings) -> Statistics:
-    """Of the training split: those kept with it or with the run, else measured, each rank its share.
+    """Statistics of the training set: those kept with it or with the run, else measured, each rank a share.
 
-    Rank 0's are everyone's: the last bits of eigenvectors differ between processors.
+    All ranks load what rank 0 wrote: the last bits of eigenvectors differ between processors.
     """
     if not settings.recipe.uses_statistics:
         return Statistics.none()
     side = settings.recipe.image_size
     if dataset.square256 and side == SIDE:
         return dataset.statistics
-    kept = broadcast_from_main(layout, lambda: measured_on(directory.statistics, len(dataset)))
-    if not kept:
+    if not broadcast_from_main(layout, lambda: measured_on(directory.statistics, len(dataset))):
         own = rank_slice(len(dataset), layout.rank, layout.processes)
         with progress("statistics of the training images", own.stop - own.start, layout.is_main) as bar:
             sums = measure(dataset, own.start, own.stop, lambda done: bar(advance=done), settings.workers, side)
-        parts = gather(layout, sums)
-        broadcast_from_main(layout, lambda: keep_statistics(parts, directory.statistics))
+        total = Sums()
+        for part in gather(layout, sums):
+            total.merge(part)
+
+        def keep() -> None:
+            with atomic_write(directory.statistics) as partial:
+                total.statistics().save(partial)
+
+        broadcast_from_main(layout, keep)
     return broadcast_from_main(layout, lambda: Statistics.load(directory.statistics))
 
 
-def keep_statistics(parts: list[Sums], path: Path) -> None:
-    """Write the statistics of all ``parts`` of the training split."""
-    total = Sums()
-    for part in parts:
-        total.merge(part)
-    with atomic_write(path) as partial:
-        total.statistics().save(partial)
-
-
 def measured_on(path: Path, images: int) -> bool:
-    """Whether there are statistics of as many images: others are damaged, or of data that have changed since.
+    """Whether the statistics in ``path`` are whole and of as many images: the data may have changed since.
 
     Raises InputError for a directory or pipe of that name.
     """
@@ -258,30 +244,31 @@ def measured_on(path: Path, images: int) -> bool:
         return False
 
 
-def announce(say: Callable[[str], None], settings: Settings, layout: Layout, trainer: Trainer) -> None:
-    """What was chosen, once."""
-    recipe, plan, classes = settings.recipe, trainer.plan, trainer.net.classes
+def announce(trainer: Trainer) -> None:
+    """Print once what was chosen."""
+    settings, layout, recipe = trainer.settings, trainer.layout, trainer.recipe
+    plan, classes, device = trainer.plan, trainer.net.classes, layout.devices[0]
     net = ", ".join(["recipe " + recipe.name, *settings.variants, f"width {recipe.width:g}", f"{classes} classes"])
-    say(f"run      {trainer.run.path}" + (f", going on at step {trainer.step}" if trainer.step else ""))
-    say(f"net      {net}")
-    say(f"data     {settings.data}: {plan.images} training and {len(trainer.val_set)} validation images")
-    say(
-        f"devices  {layout.describe(settings.recipe.towers)}; {layout.threads} threads a process, {settings.precision}"
-        + ", compiled at the first step" * settings.compile
-    )
-    say(f"loader   {settings.loader}, {settings.workers} decoding threads a process")
+    threads = f"{layout.threads} threads a process, {settings.precision}"
     steps = f"{recipe.epochs} epochs of {plan.steps_per_epoch} steps of {plan.batch_size} images"
     if plan.subset_epochs:
         steps += f", the first {plan.subset_epochs} of {plan.steps_per_subset_epoch} steps on {len(plan.subset)} images"
-    device = layout.devices[0]
-    say(f"kernels  LRN {lrn_kernel(device)}, weight update {update_kernel(device)}")
-    say(f"plan     {steps}, schedule {settings.schedule}")
     cause = "; expected: N(0, 0.01) in conv3 to conv5 starts the net almost flat (--wide-init has 0.03)"
-    say(f"loss     begins near ln({classes}) = {math.log(classes):.3f}{cause * recipe.starts_flat}")
+    for line in (
+        f"run      {trainer.run.path}" + f", going on at step {trainer.step}" * bool(trainer.step),
+        f"net      {net}",
+        f"data     {settings.data}: {plan.images} training and {len(trainer.val_set)} validation images",
+        f"devices  {layout.describe(recipe.towers)}; {threads}" + ", compiled at the first step" * settings.compile,
+        f"loader   {settings.loader}, {settings.workers} decoding threads a process",
+        f"kernels  LRN {lrn_kernel(device)}, weight update {update_kernel(device)}",
+        f"plan     {steps}, schedule {settings.schedule}",
+        f"loss     begins near ln({classes}) = {math.log(classes):.3f}{cause * recipe.starts_flat}",
+    ):
+        say(layout, line)
 
 
 def executed(settings: Settings, layout: Layout) -> dict[str, Any]:
-    """How the settings are executed: what may differ when the run goes on."""
+    """How the settings are executed: what may change on resuming."""
     return {
         "variants": list(settings.variants),
         "layout": layout.describe(settings.recipe.towers),

@@ -1,4 +1,4 @@
-"""A run's directory: what it was asked, what it measured, what it keeps."""
+"""A run's directory: its settings, state, metrics and checkpoints."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class RunDirectory:
         self.lock: TextIO | None = None
 
     def claim(self, identity: dict[str, Any]) -> None:
-        """Make the directory, or recognise it as this run's; ``identity`` is what a run resumes with only.
+        """Make the directory, or check that it holds a run of this ``identity``: a run resumes only with the same.
 
-        Raises InputError for one that cannot be written or holds another run, naming the setting that differs.
+        Raises InputError for one that cannot be written, or naming the setting in which its run differs.
         """
         if not is_utf8(str(self.path)):
             raise InputError(f"--out {self.path}: is no UTF-8, which TensorBoard needs; give another directory")
@@ -58,14 +58,14 @@ class RunDirectory:
             raise InputError(f"--out {self.path}: cannot be used ({error.strerror}); give another directory") from error
 
     def holds_other_files(self) -> bool:
-        """Whether there are files that a run killed before ``config.json`` was written does not leave."""
+        """Whether there are files other than those of a run killed before it wrote ``config.json``."""
         files = (path.relative_to(self.path) for path in self.path.rglob("*") if not path.is_dir())
         return any(not BEFORE_CONFIG.fullmatch(str(file)) for file in files)
 
     def take(self) -> None:
-        """Keep every other run out until this process ends; the kernel drops the lock of a process that dies.
+        """Lock the directory until this process ends, however it ends, and remove half-written files of a killed run.
 
-        What a killed run has left half written goes. Raises InputError naming the host and process that has it.
+        Raises InputError naming the host and process that holds the lock.
         """
         lock = (self.path / "lock").open("a+")
         try:
@@ -84,21 +84,21 @@ class RunDirectory:
         os.fsync(self.lock.fileno())  # other nodes look for it
 
     def holder(self) -> str:
-        """Which process has taken the directory, or had it last; empty where nothing of the kind is seen."""
+        """The process that holds or last held the lock; empty where no lock file is seen."""
         try:
             return (self.path / "lock").read_text().strip()
         except (OSError, ValueError):
             return ""
 
     def close(self) -> None:
-        """Let the next run in."""
+        """Release the lock."""
         if self.lock:
             self.lock.close()
 
     def write_state(self, state: str, step: int, reason: str = "") -> None:
         """Write ``state.json``: running, preempted, done or failed, with the step; torchrun hides exit codes.
 
-        Only who has taken the directory does, and a full disk does not stop him.
+        Does nothing without the lock, and only warns of a full disk.
         """
         if self.lock is None:
             return
@@ -108,7 +108,7 @@ class RunDirectory:
             messages.warn(f"{self.state}: not written ({error.strerror})")
 
     def state_said(self) -> tuple[str, int]:
-        """State and step in ``state.json``; "" and 0 before there is one, or where it is damaged."""
+        """State and step in ``state.json``; "" and 0 where it is missing or damaged."""
         try:
             said = read_json(self.state, {"state": str, "step": is_count})
             return said["state"], said["step"]
@@ -138,9 +138,9 @@ class RunDirectory:
         write_text(self.config, json.dumps(config, indent=2) + "\n")
 
     def drop_rows_after(self, step: int, validated: bool = True) -> None:
-        """Drop the metrics of what will be done again, and, with a warning, lines that are no row.
+        """Drop the metrics of steps after ``step``, and, with a warning, damaged lines.
 
-        Steps behind ``step`` will be; so will the validation there, unless the checkpoint is of a ``validated`` net.
+        The validation at ``step`` is kept if the checkpoint there was ``validated``; else it will be repeated.
         """
         if not self.metrics.exists():
             return
@@ -153,7 +153,7 @@ class RunDirectory:
 
 
 def settings_of_today(identity: dict[str, Any]) -> dict[str, Any]:
-    """A run's identity, as any version recorded it, with every field of a recipe that today has, by today's names."""
+    """A run's identity as any version recorded it, with all of today's recipe fields by today's names."""
     fields = {name.removeprefix("recipe."): value for name, value in identity.items() if name.startswith("recipe.")}
     others = {name: value for name, value in identity.items() if not name.startswith("recipe.")}
     defaults = json.loads(json.dumps(dataclasses.asdict(Recipe())))  # with lists for tuples, as in identities
@@ -161,7 +161,7 @@ def settings_of_today(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def place_of(line: bytes) -> tuple[int, bool] | None:
-    """The step of a metrics row, and whether it is an epoch's, which comes behind the step's own; None for no row."""
+    """The step of a metrics row, and whether it is an epoch's, which follows the step's own; None for no row."""
     try:
         row = read_row(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: lines for a person, rows for a program, TensorBoard."""
+"""Logs of a run: lines on the terminal, rows in ``metrics.jsonl``, TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from alexnet2012.training.run_directory import RunDirectory
 
 
 class RunLog:
-    """Rank 0's reports. Rows are flushed one by one; TensorBoard forgets what lies after ``step`` on resuming."""
+    """Rank 0's logs. Rows are written unbuffered; on resuming, TensorBoard drops events after ``step``."""
 
     def __init__(self, run: RunDirectory, step: int, settings: dict[str, Any], validated: bool = True) -> None:
-        """``step`` is done, and, if it ends an epoch, ``validated``."""
+        """``step``: the last one done; ``validated``: so is the epoch that ended there."""
         run.drop_rows_after(step, validated)
         self.metrics, self.rows = run.metrics, run.metrics.open("ab", buffering=0)
         wait_for_a_later_name(run.tensorboard)
@@ -34,12 +34,12 @@ class RunLog:
         self.on_board(lambda board: board.add_text("settings", text, step))
 
     def row(self, values: dict[str, Any]) -> None:
-        """One line of ``metrics.jsonl``, its numbers also as TensorBoard scalars."""
+        """Write a line of ``metrics.jsonl``; its numbers go to TensorBoard too."""
         self.append(json.dumps(values).encode() + b"\n")
         self.scalars({name: value for name, value in values.items() if name not in ("step", "epoch")}, values["step"])
 
     def append(self, line: bytes) -> None:
-        """All of ``line`` or, on a full disk, nothing of it: a warning then, one a failure."""
+        """Write all of ``line`` or, on a full disk, nothing; a series of failures gives one warning."""
         end = self.rows.seek(0, os.SEEK_END)
         try:
             if self.rows.write(line) < len(line):
@@ -52,7 +52,7 @@ class RunLog:
             self.failed = True
 
     def on_board(self, write: Callable[[SummaryWriter], object]) -> None:
-        """``write`` to TensorBoard, which a full disk ends: its writer does not live on."""
+        """``write`` to TensorBoard. A full disk breaks its writer: nothing more is written then."""
         try:
             if self.board:
                 write(self.board)
@@ -64,12 +64,12 @@ class RunLog:
         messages.warn(f"{line}; training goes on")
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        """Values for TensorBoard alone."""
+        """Write values to TensorBoard only."""
         for name, value in values.items():
             self.on_board(partial(SummaryWriter.add_scalar, tag=name, scalar_value=value, global_step=step))
 
     def epoch(self, step: int, epoch: int, epochs: int, training: dict[str, float], rates: ErrorRates) -> None:
-        """A row and a line for the end of an epoch; ``training`` is what ``EpochMeans.row`` gives."""
+        """Log the end of an epoch; ``training`` comes from ``EpochMeans.row``."""
         measured = {"val_loss": rates.loss, "val_top1_error": rates.top1_error, "val_top5_error": rates.top5_error}
         self.row({"step": step, "epoch": epoch, **training, **measured})
         line = f"epoch {epoch}/{epochs}  "
@@ -78,8 +78,10 @@ class RunLog:
         line += f"validation on the centre crop of {rates.images} images: loss {rates.loss:.4f}, "
         messages.say(f"{line}top-1 error {rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} %")
 
-    def line(self, row: dict[str, Any], last_step: int, batch_size: int) -> None:
-        """One line for a person: where the run stands and how long it still takes."""
+    def step(self, row: dict[str, Any], monitored: dict[str, float], last_step: int, batch_size: int) -> None:
+        """A step's row, its ``monitored`` values for TensorBoard, and a line: the run's progress and the time left."""
+        self.row(row)
+        self.scalars(monitored, row["step"])
         left = (last_step - row["step"]) * batch_size / row["images_per_second"]
         messages.say(
             f"step {row['step']}/{last_step}  epoch {row['epoch']}  loss {row['loss']:.4f}  "
@@ -88,16 +90,16 @@ class RunLog:
         )
 
     def kernels(self, weights: dict[str, Tensor], step: int) -> None:
-        """conv1's kernels as an image."""
+        """Show conv1's kernels in TensorBoard."""
         self.on_board(lambda board: board.add_image("conv1 kernels", kernel_sheet(weights), step))
 
     def skipped(self, step: int, images: int) -> None:
-        """How many unreadable images this process has met so far, at an epoch's end."""
+        """Log the number of images replaced so far, at an epoch's end."""
         self.scalars({"images skipped": images}, step)
         messages.say(f"images skipped so far because they cannot be read, each process counting its own: {images}")
 
     def flush(self) -> None:
-        """Bring TensorBoard's events to its file."""
+        """Write TensorBoard's events to its file."""
         self.on_board(SummaryWriter.flush)
 
     def close(self) -> None:
@@ -106,7 +108,7 @@ class RunLog:
 
 
 def wait_for_a_later_name(directory: Path) -> None:
-    """TensorBoard reads event files in the order of their names, which begin with the second they were opened in."""
+    """Wait out the current second: TensorBoard reads event files by name, which begins with the second of opening."""
     opened = [path.name.removeprefix("events.out.tfevents.")[:10] for path in directory.glob("events.out.tfevents.*")]
     while f"{int(time.time()):010d}" in opened:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Requests to stop: signals, and a limit of time. They are obeyed at a step's edge, by all ranks at once."""
+"""Requests to stop: signals and a time limit. All ranks stop together between two steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAME_REQUEST = 2.0  # seconds: a terminal and torchrun may both pass one Ctrl-C 
 
 
 class StopRequest:
-    """Whether this process was asked to stop. A second signal goes to who took signals before."""
+    """A request to this process to stop. A second signal goes to the handler from before."""
 
     def __init__(self, time_limit: float | None) -> None:
         """``time_limit``: minutes from now."""
@@ -30,7 +30,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals inside the ``with``; an exception leaves them taken, for the process is on its way out."""
+        """Handle the signals inside the ``with``, and after an exception until the process has exited."""
         self.before = {number: signal.signal(number, self.receive) for number in SIGNALS}
         yield
         for number, handler in self.before.items():

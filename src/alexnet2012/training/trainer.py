@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from alexnet2012.network.build import build_net, compile_net, naming_failed_comp
 from alexnet2012.network.exchange import exchange_between
 from alexnet2012.training.batches import TrainingBatches
 from alexnet2012.training.checkpoint_store import CheckpointStore, gather_net, restore_net
-from alexnet2012.training.clock import Clock, Pace
+from alexnet2012.training.clock import Clock
 from alexnet2012.training.monitor import broken_layers, dead_units, explain_divergence, layer_sizes, layer_weights
 from alexnet2012.training.optimizer import PaperSGD, make_optimizer, own_state
 from alexnet2012.training.run_directory import RunDirectory
@@ -39,39 +38,40 @@ MONITOR_EVERY = 10  # reports between two looks at gradients, updates and dead u
 
 @dataclass(frozen=True)
 class Outcome:
-    """What step ``step`` (from 1) gave."""
+    """The result of a training step, which the host reads while the device works on the next."""
 
-    step: int
-    learning_rate: float  # of the weights
-    images: Tensor
+    step: int  # from 1
+    learning_rate: float  # of the weights behind conv1
+    images: Tensor  # (n, 3, 224, 224), this replica's
+    first_row: int  # of them in the global batch
     means: PendingMean  # over all ranks: loss, top-1 error (0..1), share of ranks asked to stop, of ranks out of data
     broken: PendingMean  # over all ranks, by layer: above 0 where the gradient is not finite
-    pace: Pace | None  # of the steps since the last report, where this step is reported
+    pace: dict[str, float] | None  # ``Clock.read``, where this step is reported
     before: list[Tensor]  # the layers' weights before it, where it is monitored; else empty
 
 
 @dataclass
 class EpochMeans:
-    """Sums over the images of an epoch so far. A checkpoint keeps them, so that a stop changes no bit of a mean."""
+    """Sums over the images of an epoch so far, kept in checkpoints: a resumed epoch has the same means to the bit."""
 
     images: int = 0
     loss: float = 0.0  # nats
     wrong: float = 0.0  # images
 
     def add(self, images: int, loss: float, top1_error: float) -> None:
-        """A batch's means, the error 0..1."""
+        """Add the means of a batch; the error is 0..1."""
         self.images, self.loss = self.images + images, self.loss + images * loss
         self.wrong += images * top1_error
 
     def row(self, images: int) -> dict[str, float]:
-        """The means over the epoch's ``images``; none where an older version trained the first of them."""
+        """The means over the epoch's ``images``; empty where an older version trained the first of them."""
         if self.images < images:
             return {}
         return {"train_loss": self.loss / images, "train_top1_error": 100 * self.wrong / images}
 
 
 class Trainer:
-    """One run, on this process's part of the layout."""
+    """One run, on this process's part of the layout: ``take_steps`` has the order of an epoch."""
 
     def __init__(self, settings: Settings, layout: Layout, train: Dataset, val: Dataset, run: RunDirectory) -> None:
         self.settings, self.layout, self.train_set, self.val_set, self.run = settings, layout, train, val, run
@@ -91,9 +91,9 @@ class Trainer:
         self.best_top1_error = math.inf  # percent, of the validations so far
         self.epochs_since_best = 0
         self.epoch_means = EpochMeans()
-        self.validation_pending = False  # whether an epoch has ended without its validation, which a stop has put off
-        self.log: RunLog | None = None
-        self.unread: tuple[int, float, PendingMean] | None = None  # the last step, its rate, its broken layers
+        self.validation_pending = False  # a stop has postponed the validation of the epoch that has ended
+        self.log: RunLog | None = None  # of rank 0
+        self.unread: Outcome | None = None  # the last step, whose gradient has not been checked
         self.skip: Tensor | None = None  # (), float32: not 0 once a loss or gradient was not finite
 
     def resume(self, saved: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ class Trainer:
         batches = TrainingBatches(self.layout, self.train_set, self.plan, self.settings, steps)
         try:
             if self.validation_pending:
-                self.validate_and_save(skipped=0)
+                self.validate_and_save(batches)
             self.take_steps(batches)
         finally:
             batches.close()
@@ -124,6 +124,25 @@ class Trainer:
             if self.log:
                 self.log.close()
         return "done" if self.finished else "preempted"
+
+    def take_steps(self, batches: TrainingBatches) -> None:
+        """An epoch's steps in order, then its validation and a checkpoint; so epoch after epoch."""
+        self.net.train()
+        arriving = iter(batches)
+        stopping = False
+        while not self.finished and not stopping:
+            with self.clock.waiting():
+                images, labels = next(arriving)
+            self.layout.begin("a training step", self.step + 1)
+            with naming_failed_compilation():
+                outcome = self.train_step(images, labels, out_of_data=batches.failure is not None)
+            stopping, out_of_data = self.read_metrics(outcome)
+            if self.saving_due() or stopping or out_of_data:
+                with self.clock.paused():
+                    self.validate_and_save(batches)
+                stopping = stopping or self.validation_pending
+            if out_of_data:
+                raise_together(self.layout, batches.failure)
 
     @property
     def finished(self) -> bool:
@@ -140,32 +159,15 @@ class Trainer:
         patience = self.settings.early_stop
         return patience is not None and self.epochs_since_best >= patience
 
-    def take_steps(self, batches: TrainingBatches) -> None:
-        """Steps, and what falls due at their edges. The host reads a step while the device works on its gradient."""
-        self.net.train()
-        arriving = iter(batches)
-        stopping = False
-        while not self.finished and not stopping:
-            with self.clock.waiting():
-                images, labels = next(arriving)
-            self.layout.begin("a training step", self.step + 1)
-            with naming_failed_compilation():
-                outcome = self.train_step(images, labels, out_of_data=batches.failure is not None)
-            stopping, out_of_data = self.read_metrics(outcome)
-            if self.saving_due() or stopping or out_of_data:
-                with self.clock.paused():
-                    self.validate_and_save(skipped=batches.skipped() if self.epoch_ended() else 0)
-                stopping = stopping or self.validation_pending
-            if out_of_data:
-                raise_together(self.layout, batches.failure)
-
     def train_step(self, images: Tensor, labels: Tensor, out_of_data: bool) -> Outcome:
         """One update on this replica's images (n, 3, 224, 224) and labels (n,)."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * self.schedule.factor(group["name"], self.step)
+        rows = self.plan.rows(self.step)
+        first_row = rank_slice(rows, self.layout.replica, self.layout.replicas).start
         step = torch.full((), self.step, device=images.device) if self.settings.compile else self.step
-        with self.precision():
-            logits = self.replicated(images, step, self.first_row(self.step))
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            logits = self.replicated(images, step, first_row)
         loss, wrong = self.of_global_batch(logits.float(), labels)
         flags = torch.tensor([self.stop.wanted, out_of_data], dtype=torch.float32).to(loss.device, non_blocking=True)
         means = PendingMean(self.layout, torch.cat([torch.stack([loss.detach(), wrong]), flags]))
@@ -174,12 +176,13 @@ class Trainer:
         loss.backward()
         self.layout.begin("the update")
         broken = PendingMean(self.layout, broken_layers(self.net, self.layout, lambda weight: weight.grad))
-        whole = self.plan.rows(self.step - 1) == self.recipe.batch_size  # of less, a replica may have no row
+        whole = rows == self.recipe.batch_size  # of a short batch a replica may have no row
         before = layer_weights(self.net) if whole and self.due(self.settings.log_every * MONITOR_EVERY) else []
         self.update(means.mean[0], broken.mean)
+        learning_rate = self.recipe.lr * self.schedule.factor("weights", self.step - 1)
         reported = self.due(self.settings.log_every) or self.step == self.last_step
         pace = self.clock.read() if reported else None
-        return Outcome(self.step, self.learning_rate(), images, means, broken, pace, before)
+        return Outcome(self.step, learning_rate, images, first_row, means, broken, pace, before)
 
     def of_global_batch(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and top-1 error (0..1) of this replica's rows, whose mean over the replicas is that over all rows.
@@ -203,31 +206,16 @@ class Trainer:
             self.optimizer.found_inf = self.skip  # type: ignore[attr-defined]
         self.optimizer.step()
 
-    def precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self.settings.precision != "bf16":
-            return contextlib.nullcontext()
-        return torch.autocast(self.layout.devices[0].type, torch.bfloat16)
-
-    def learning_rate(self) -> float:
-        """The rate of the weights behind conv1."""
-        return next(group["lr"] for group in self.optimizer.param_groups if group["name"] == "weights")
-
-    def first_row(self, step: int) -> int:
-        """Where this replica's rows stand in the global batch of ``step`` (from 0)."""
-        return rank_slice(self.plan.rows(step), self.layout.replica, self.layout.replicas).start
-
     def read_metrics(self, outcome: Outcome) -> tuple[bool, bool]:
-        """Read a step: report it if due; whether a rank was asked to stop, and whether one has no next images.
+        """Read a step and report it if due. Returns whether a rank was asked to stop, and whether one is out of data.
 
         Raises Diverged on every rank when the loss, or the gradient of the step before, is not finite.
         """
         self.refuse_broken_gradient()
-        self.unread = outcome.step, outcome.learning_rate, outcome.broken
+        self.unread = outcome
         loss, wrong, stop, out_of_data = outcome.means.read()
         if not math.isfinite(loss):
-            seen = explain_divergence(
-                self.net, outcome.images, outcome.step - 1, self.first_row(outcome.step - 1), self.layout
-            )
+            seen = explain_divergence(self.net, outcome.images, outcome.step - 1, outcome.first_row, self.layout)
             self.raise_diverged(outcome.step, f"the loss is {loss} at learning rate {outcome.learning_rate:g}; {seen}")
         self.epoch_means.add(self.plan.rows(outcome.step - 1), loss, wrong)
         if outcome.pace:
@@ -238,16 +226,14 @@ class Trainer:
 
     def refuse_broken_gradient(self) -> None:
         """Raises Diverged, on every rank, if the gradient of the last step was not finite."""
-        if self.unread is None:
-            return
-        step, learning_rate, broken = self.unread
-        if layers := list(compress(self.net.layers, broken.read())):
-            self.raise_diverged(
-                step, f"the gradient is not finite from {layers[-1]} backward, at learning rate {learning_rate:g}"
-            )
+        last = self.unread
+        if last and (layers := list(compress(self.net.layers, last.broken.read()))):
+            where = f"from {layers[-1]} backward, at learning rate {last.learning_rate:g}"
+            self.raise_diverged(last.step, f"the gradient is not finite {where}")
 
     def refuse_broken_net(self) -> None:
         """Raises Diverged, on every rank, if the last gradient, a weight or the optimizer's state is not finite."""
+        self.layout.begin("looking for values that are not finite")
         self.refuse_broken_gradient()
 
         def state(weight: Tensor) -> Tensor:
@@ -268,26 +254,22 @@ class Trainer:
     def due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
 
-    def report(self, outcome: Outcome, pace: Pace, loss: float, wrong: float) -> None:
-        """A row and a line; now and then a look inside. Every rank takes part in the look."""
-        inside: dict[str, float] = {}
+    def report(self, outcome: Outcome, pace: dict[str, float], loss: float, wrong: float) -> None:
+        """Log a step, and what is monitored; every rank takes part in monitoring."""
+        monitored: dict[str, float] = {}
         if outcome.before:
-            inside = layer_sizes(self.net, outcome.before, self.layout)
-            inside |= dead_units(self.net, outcome.images) if self.recipe.activation == "relu" else {}
-        if self.log is None:
-            return
-        row = {
-            "step": outcome.step,
-            "epoch": self.epoch(outcome.step),
-            "loss": loss,
-            "batch_top1_error": 100 * wrong,
-            "lr": outcome.learning_rate,
-            "images_per_second": pace.images_per_second,
-            "data_wait": pace.data_wait,
-        }
-        self.log.row(row)
-        self.log.scalars(inside, outcome.step)
-        self.log.line(row, self.last_step, self.recipe.batch_size)
+            monitored = layer_sizes(self.net, outcome.before, self.layout)
+            monitored |= dead_units(self.net, outcome.images) if self.recipe.activation == "relu" else {}
+        if self.log:
+            row = {
+                "step": outcome.step,
+                "epoch": self.epoch(),
+                "loss": loss,
+                "batch_top1_error": 100 * wrong,
+                "lr": outcome.learning_rate,
+                **pace,
+            }
+            self.log.step(row, monitored, self.last_step, self.recipe.batch_size)
 
     def warn_if_stuck(self, loss: float) -> None:
         """One warning when the net has not left its first plateau by the step the recipe names."""
@@ -299,39 +281,40 @@ class Trainer:
                 "pixels not on a scale of 0..255, a narrow --width, a small --lr"
             )
 
-    def epoch(self, step: int) -> int:
-        """The epoch, from 1, that step ``step`` (from 1) belongs to."""
-        return self.plan.epoch_of(step - 1) + 1
+    def epoch(self) -> int:
+        """The epoch, from 1, of the last step done."""
+        return self.plan.epoch_of(self.step - 1) + 1
 
     def epoch_ended(self) -> bool:
         return self.plan.place(self.step)[1] == 0
 
     def saving_due(self) -> bool:
-        every = self.due(self.settings.checkpoint_every)
-        return self.epoch_ended() or self.step == self.last_step or every or self.drops(self.step) > self.drops()
+        dropping = self.drops(self.step) > self.drops(self.step - 1)
+        return self.epoch_ended() or self.step == self.last_step or self.due(self.settings.checkpoint_every) or dropping
 
-    def drops(self, step: int | None = None) -> int:
-        """Drops of the weights' rate by ``step`` (from 0), or by the last step done."""
-        return self.schedule.drops("weights", self.step - 1 if step is None else step)
+    def drops(self, step: int) -> int:
+        """Drops of the weights' learning rate by ``step`` (from 0)."""
+        return self.schedule.drops("weights", step)
 
-    def validate_and_save(self, skipped: int) -> None:
+    def validate_and_save(self, batches: TrainingBatches) -> None:
         """Validate at an epoch's end, unless asked to stop, then save.
 
         Raises Diverged where there is a value that is not finite, InputError, after the checkpoint, for a validation
         image that cannot be read.
         """
-        self.layout.begin("looking for values that are not finite")
         self.refuse_broken_net()
-        if skipped and self.log:
-            self.log.skipped(self.step, skipped)
-        before = self.drops()
-        self.validation_pending = self.epoch_ended() and self.asked_to_stop()
+        before = self.drops(self.step - 1)
         improved, unreadable = False, None
-        if self.epoch_ended() and not self.validation_pending:
-            try:
-                improved = self.validate()
-            except InputError as error:
-                unreadable, self.validation_pending = error, True
+        if self.epoch_ended():
+            skipped = batches.skipped()
+            if skipped and self.log:
+                self.log.skipped(self.step, skipped)
+            self.validation_pending = self.asked_to_stop()
+            if not self.validation_pending:
+                try:
+                    improved = self.validate()
+                except InputError as error:
+                    unreadable, self.validation_pending = error, True
         names = ["last.pt"] + ["best.pt"] * improved
         names += [f"before-drop-{before + 1}.pt"] * (self.drops(self.step) > before)
         self.layout.begin("saving a checkpoint")
@@ -346,12 +329,12 @@ class Trainer:
             raise unreadable
 
     def asked_to_stop(self) -> bool:
-        """Whether any rank was, since the last step began; all ranks ask together."""
+        """Whether any rank has been asked to stop since the last step began; all ranks ask together."""
         self.layout.begin("the end of an epoch")
         return reduce(self.layout, torch.tensor([float(self.stop.wanted)])).item() > 0
 
     def validate(self) -> bool:
-        """Measure the centre crop's errors, which ends the epoch; whether the top-1 error is the best so far."""
+        """End the epoch by measuring the centre crop's errors. Returns whether the top-1 error is the best so far."""
         self.layout.begin("validation")
         settings = self.settings
         rates = evaluate(self.net, self.layout, self.val_set, loader=settings.loader, workers=settings.workers)
@@ -362,12 +345,12 @@ class Trainer:
         if self.log:
             last = self.step - 1
             trained = self.epoch_means.row(self.plan.first_position(last) + self.plan.rows(last))
-            self.log.epoch(self.step, self.epoch(self.step), self.recipe.epochs, trained, rates)
+            self.log.epoch(self.step, self.epoch(), self.recipe.epochs, trained, rates)
         self.epoch_means = EpochMeans()
         return improved
 
     def state(self) -> dict[str, Any]:
-        """All of a checkpoint but the tensors."""
+        """The contents of a checkpoint besides the net and the optimizer's state."""
         return {
             "step": self.step,
             "best_top1_error": self.best_top1_error,
