@@ -31,7 +31,7 @@ def flags() -> Parser:
         help="a checkpoint file, or for figure 1 finished runs",
     )
     add("--figure", type=int, choices=(1,), help="1: the training errors of runs with ReLU and with tanh")
-    add("--data", help="a directory, sample, fashion-mnist or cifar10: of figure 4")
+    add("--data", help=f"of figure 4: a directory, or one of {', '.join(data.DATASETS)}")
     add("--metrics", nargs="+", type=Path, metavar="FILE", help="metrics.jsonl of one run or several")
     add("--out", type=Path, default=Path("figures"), help="directory for the PNG and PDF files, and for fc7's values")
     add("--neighbours-among", type=int, metavar="N", help="training images to compare (default: all; 16 KB each)")

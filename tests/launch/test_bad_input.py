@@ -79,7 +79,7 @@ def test_a_data_directory_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["sampel", "data/imagenet"])
 def test_a_data_set_of_no_such_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert_refused(here(TRAIN, *SMALL, "--data", name), name, "sample, fashion-mnist or cifar10")
+    assert_refused(here(TRAIN, *SMALL, "--data", name), name, "sample, fashion-mnist, cifar10")
 
 
 def spoil_all(tree: Path) -> None:

@@ -14,20 +14,9 @@ from alexnet2012 import paper_recipe, source_recipe
 from alexnet2012.recipe import VARIANTS, Recipe
 from alexnet2012.training import Settings
 from alexnet2012.training.trainer import Trainer
-from train_imagenet import flags, settings
+from train_imagenet import flags, flags_of, settings
 
-FLAGS = {
-    "no-lrn": ("--no-lrn",),
-    "no-overlap": ("--no-overlap",),
-    "no-exchange": ("--no-exchange",),
-    "exchange-at-conv4": ("--exchange-at", "conv4"),
-    "one-tower": ("--one-tower",),
-    **{f"without-{layer}": ("--without", layer) for layer in ("conv2", "conv3", "conv4", "conv5")},
-    "no-color-noise": ("--no-color-noise",),
-    "no-dropout": ("--no-dropout",),
-    "tanh": ("--activation", "tanh"),
-    "wide-init": ("--wide-init",),
-}
+FLAGS = {name: flags_of(name) for name in VARIANTS}
 
 
 def asked(*words: str) -> Settings:

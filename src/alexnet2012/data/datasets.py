@@ -166,7 +166,7 @@ open_cifar10 = partial(_open_torchvision, "cifar10", "CIFAR10", "put cifar-10-py
 
 def _open_directory(directory: Path, split: str) -> Dataset:
     if not directory.is_dir():
-        raise InputError(f"{directory}: no such directory; --data takes a directory, sample, fashion-mnist or cifar10")
+        raise InputError(f"{directory}: no such directory; --data takes a directory or one of {', '.join(DATASETS)}")
     if not any(directory.iterdir()):
         raise InputError(f"{directory}: is empty; it must hold train/<class>/ and val/<class>/ or prepared shards")
     return ShardDataset(directory, split) if is_prepared(directory) else _open_tree(directory, split)
