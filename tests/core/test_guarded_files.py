@@ -68,9 +68,9 @@ def test_a_file_larger_than_allowed_is_not_read(tmp_path: Path) -> None:
         (b'{"a": ' + b"9" * 5_000 + b"}", "Exceeds the limit"),
         (b"[]", "it is list, not dict"),
         (b'{"b": 1}', "it has no 'a'"),
-        (b'{"a": true}', r"\['a'\] is 'True'"),
-        (b'{"a": -1}', r"\['a'\] is '-1'"),
-        (b'{"a": 1, "c": [0.5, NaN]}', r"\['c'\]\[1\] is 'nan'"),
+        (b'{"a": true}', r"\['a'\] is True"),
+        (b'{"a": -1}', r"\['a'\] is -1"),
+        (b'{"a": 1, "c": [0.5, NaN]}', r"\['c'\]\[1\] is nan"),
     ],
 )
 def test_json_of_another_form_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
