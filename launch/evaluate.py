@@ -57,7 +57,7 @@ def arguments() -> Namespace:
     refuse_threads(threads=given.threads, workers=given.workers)
     outputs = (given.json, given.predictions, given.centre_predictions, given.per_class)
     refuse_overwriting(outputs, given.average or given.checkpoints)
-    given.weights = evaluation.ensemble.checked_weights(given.weights, len(given.average or given.checkpoints))
+    given.weights = evaluation.evaluate.checked_weights(given.weights, len(given.average or given.checkpoints))
     return given
 
 
@@ -81,16 +81,16 @@ def run(given: Namespace) -> None:
         statistics = [net.statistics for net in nets]
         naming = distributed.layout.naming_lost_ranks(layout.heartbeat)
         with naming, progress("images", len(dataset), layout.is_main) as done:
-            assessment = evaluation.ensemble.assess(
+            assessment = evaluation.evaluate.assess(
                 nets, statistics, given.weights, layout, dataset, settings, wanted_crops(given, crops),
                 lambda images: done(advance=images),
             )  # fmt: skip
         from_main(layout, lambda: report(given, assessment))
 
 
-def average(given: Namespace) -> evaluation.ensemble.Assessment:
+def average(given: Namespace) -> evaluation.evaluate.Assessment:
     """Of the predictions kept in files."""
-    return evaluation.ensemble.assess_kept(evaluation.predictions.load_alike(given.average), given.weights)
+    return evaluation.evaluate.assess_kept(evaluation.predictions.load_alike(given.average), given.weights)
 
 
 def wanted_crops(given: Namespace, crops: int) -> set[int]:
@@ -134,7 +134,7 @@ def announce(given: Namespace, layout: distributed.layout.Layout, nets: list[eva
     say(f"devices  {devices}; {layout.threads} threads a process")
 
 
-def report(given: Namespace, assessment: evaluation.ensemble.Assessment) -> None:
+def report(given: Namespace, assessment: evaluation.evaluate.Assessment) -> None:
     """Print the errors and write the files asked for."""
     members, predictions = given.average or given.checkpoints, assessment.predictions
     say("\n".join(reporting.error_table.table(members, assessment)))

@@ -15,8 +15,7 @@ from alexnet2012.data import Dataset, open_dataset
 from alexnet2012.data.datasets import TreeDataset
 from alexnet2012.distributed.layout import Layout
 from alexnet2012.evaluation.crops import crop_offsets, crops_of
-from alexnet2012.evaluation.ensemble import assess
-from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluate, evaluating, outputs, softmax
+from alexnet2012.evaluation.evaluate import EvaluationSettings, assess, evaluate, evaluating, outputs, softmax
 from alexnet2012.network.reference import NETS
 
 
@@ -59,7 +58,7 @@ def test_the_errors_are_those_of_a_plain_loop(recipe, crops: int, val: Dataset, 
     path = write_checkpoint(tmp_path / "net.pt", val, recipe=recipe)
     expected = by_hand(path, val, crops)
     net = load_checkpoint(path, "cpu")
-    rates = evaluate(net, Layout(), val.with_statistics(net.statistics), crops, batch_size=5)
+    rates = evaluate(net, Layout(), val.with_statistics(net.statistics), EvaluationSettings(crops, batch_size=5))
     assert rates.images == len(val) == 18
     assert 0 < error_by_hand(expected, val.labels, 1) < 100
     assert rates.top1_error == pytest.approx(error_by_hand(expected, val.labels, 1))
@@ -77,7 +76,7 @@ def test_ten_crops_decode_each_image_once(val: Dataset, tmp_path: Path, monkeypa
         return original(dataset, index)
 
     monkeypatch.setattr(TreeDataset, "encoded", counting)
-    evaluate(net, Layout(), val.with_statistics(net.statistics), 10, batch_size=5)
+    evaluate(net, Layout(), val.with_statistics(net.statistics), EvaluationSettings(10, batch_size=5))
     assert sorted(read) == list(range(len(val)))
 
 
@@ -109,7 +108,7 @@ def test_probabilities_are_kept_where_they_are_wanted_and_on_rank_0_alone(
 
 def test_the_mode_of_the_net_is_left_alone(val: Dataset, tmp_path: Path) -> None:
     net = load_checkpoint(write_checkpoint(tmp_path / "net.pt", val), "cpu").train()
-    evaluate(net, Layout(), val.with_statistics(net.statistics))
+    evaluate(net, Layout(), val.with_statistics(net.statistics), EvaluationSettings())
     assert net.training and all(tower.training for tower in net.held)
     with pytest.raises(RuntimeError, match="stop"), evaluating(net):
         raise RuntimeError("stop")

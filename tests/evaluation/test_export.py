@@ -21,13 +21,14 @@ from alexnet2012.data import Dataset, open_dataset
 from alexnet2012.evaluation import checkpoint
 from alexnet2012.evaluation.export import (
     check_onnx,
+    groups,
     onnx_difference,
     save_grouped,
     save_onnx,
     save_safetensors,
     save_with_weights_of,
+    to_grouped,
 )
-from alexnet2012.evaluation.grouped import groups, to_grouped
 from alexnet2012.network.reference import NETS
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alexnet2012.evaluation.kernels import colour_share, columns, kernel_sheet, scaled_alike, sheet
+from alexnet2012.evaluation.features import colour_share, columns, kernel_sheet, scaled_alike, sheet
 
 
 def test_colour_is_what_lies_off_the_grey_axis() -> None:

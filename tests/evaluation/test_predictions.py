@@ -13,7 +13,7 @@ from running import write_tree
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
 from alexnet2012.data.dataset import Subset
-from alexnet2012.evaluation.ensemble import assess_kept, checked_weights
+from alexnet2012.evaluation.evaluate import assess_kept, checked_weights
 from alexnet2012.evaluation.predictions import Predictions, average, fingerprint, load_alike, write_per_class
 
 NAMES = ["cat", "dog", "eel"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alexnet2012.evaluation.ensemble import Assessment
 from alexnet2012.evaluation.errors import ErrorRates
+from alexnet2012.evaluation.evaluate import Assessment
 from alexnet2012.reporting.error_table import table
 
 

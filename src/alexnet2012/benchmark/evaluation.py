@@ -14,7 +14,7 @@ from alexnet2012.core.threads import cores
 from alexnet2012.data import open_dataset
 from alexnet2012.data.dataset import spread
 from alexnet2012.distributed.layout import open_layout
-from alexnet2012.evaluation.evaluate import evaluate, evaluating
+from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluate, evaluating
 from alexnet2012.network import AlexNet
 
 LIMIT = "ten forward passes of the centre crop"
@@ -37,7 +37,7 @@ def figures(device: torch.device, data: Path | None = None) -> Iterator[Figure]:
                     net(crops)
 
         candidates = {
-            "ours": lambda: evaluate(net, layout, some, 10, batch, "dali", cores()),
+            "ours": lambda: evaluate(net, layout, some, EvaluationSettings(10, batch, "dali", cores())),
             LIMIT: forward,
         }
         results = compare(candidates, device, rounds=5, seconds=0)

@@ -1,10 +1,13 @@
-"""Softmax outputs and error rates over a data set, of one net or several, in any layout."""
+"""Errors over a data set, of one net or several and of their averaged softmax outputs, in any layout.
+
+The paper averages five and seven nets (table 2).
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,10 +15,12 @@ from torch import Tensor
 
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import Dataset, Statistics, evaluation_batches, open_loader
+from alexnet2012.data.loaders import ahead
 from alexnet2012.distributed.collectives import PendingRows, raise_together, rank_slice, reduce
 from alexnet2012.distributed.layout import Layout
 from alexnet2012.evaluation.crops import CENTRE, crops_of
 from alexnet2012.evaluation.errors import ErrorCount, ErrorRates
+from alexnet2012.evaluation.predictions import Predictions, average
 from alexnet2012.network import AlexNet
 from alexnet2012.recipe import ImageRecipe
 
@@ -28,6 +33,17 @@ class EvaluationSettings:
     batch_size: int = 128  # images over all processes
     loader: str = "pillow"
     workers: int = 2  # decoding threads a process
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Errors of one net or several; one net is its own average."""
+
+    crops: int
+    each: list[ErrorRates]  # of every net alone, over ``crops``
+    average: dict[int, ErrorRates]  # by number of crops: ``crops``, and 1 unless read from files of more crops
+    classes: int
+    predictions: dict[int, Predictions] = field(default_factory=dict)  # of the average, on rank 0: those asked for
 
 
 @contextlib.contextmanager
@@ -70,28 +86,22 @@ def replica_images(
     batches = evaluation_batches(len(dataset), settings.batch_size, layout.rank, layout.processes)
     device = torch.device("cpu") if layout.backend == "gloo" else layout.devices[0]
     loader = open_loader(settings.loader, dataset, batches, recipe, settings.workers, device)
-    waiting: PendingRows | None = None
+    decoded = iter(loader)
+
+    def send(first: int) -> PendingRows:
+        failure = None
+        try:
+            images, _ = next(decoded)
+        except InputError as error:
+            failure = error
+        raise_together(layout, failure)
+        return PendingRows(layout, images, min(settings.batch_size, len(dataset) - first))
+
     try:
-        decoded = iter(loader)
-        for total in batch_sizes(len(dataset), settings.batch_size):
-            failure = None
-            try:
-                images, _ = next(decoded)
-            except InputError as error:
-                failure = error
-            raise_together(layout, failure)
-            arriving = PendingRows(layout, images, total)
-            if waiting:
-                yield waiting.wait().to(layout.devices[0])
-            waiting = arriving
-        if waiting:
-            yield waiting.wait().to(layout.devices[0])
+        for arriving in ahead(range(0, len(dataset), settings.batch_size), send, 1):
+            yield arriving.wait().to(layout.devices[0])
     finally:
         loader.close()
-
-
-def batch_sizes(images: int, batch_size: int) -> list[int]:
-    return [min(batch_size, images - first) for first in range(0, images, batch_size)]
 
 
 def whole_batch(layout: Layout, rows: Tensor, total: int) -> Tensor:
@@ -130,18 +140,58 @@ def outputs(
         first += total
 
 
-def evaluate(
-    net: AlexNet,
+def assess(
+    nets: Sequence[AlexNet],
+    statistics: Sequence[Statistics],
+    weights: Sequence[float],
     layout: Layout,
     dataset: Dataset,
-    crops: int = 1,
-    batch_size: int = 128,
-    loader: str = "pillow",
-    workers: int = 2,
-) -> ErrorRates:
+    settings: EvaluationSettings,
+    keep: Collection[int] = (),
+    progress: Callable[[int], object] = lambda images: None,
+) -> Assessment:
+    """Pass ``dataset`` once through all ``nets``: every image is decoded once. The same errors on every rank.
+
+    Each net subtracts the mean image of its own ``statistics``; ``weights`` are those of the average. ``keep`` names
+    the predictions that rank 0 is to keep, by number of crops: ``settings.crops``, 1, or both; of ImageNet's training
+    split they take 5 GB. ``progress`` is called with the number of images just done.
+    """
+    of_nets, of_average = [ErrorCount() for _ in nets], {crops: ErrorCount() for crops in (1, settings.crops)}
+    kept = {crops: Predictions.blank(dataset, crops) for crops in keep} if layout.is_main else {}
+    done = 0
+    for scores, labels in outputs(nets, statistics, layout, dataset, settings):
+        mean = sum(weight * of_net for weight, of_net in zip(weights, scores, strict=True)) / sum(weights)
+        by_crops = {1: mean[1], settings.crops: mean[0]}
+        for count, of_net in zip([*of_nets, *of_average.values()], [*scores[:, 0], *by_crops.values()], strict=True):
+            count.add(of_net, labels)
+        for crops, of_all in kept.items():
+            of_all.probabilities[done : done + len(labels)] = by_crops[crops].cpu().numpy()
+        done += len(labels)
+        progress(len(labels))
+    rates = {crops: count.rates() for crops, count in of_average.items()}
+    return Assessment(settings.crops, [count.rates() for count in of_nets], rates, len(dataset.classes), kept)
+
+
+def assess_kept(several: Sequence[Predictions], weights: Sequence[float]) -> Assessment:
+    """The same from predictions kept in files, without the nets."""
+    mean, each = average(several, weights), [one.error_rates() for one in several]
+    return Assessment(mean.crops, each, {mean.crops: mean.error_rates()}, len(mean.class_names), {mean.crops: mean})
+
+
+def checked_weights(weights: Sequence[float] | None, members: int) -> list[float]:
+    """The weights of an average over ``members``, the largest brought to 1, so that sums stay finite.
+
+    Equal if none are given. Raises InputError for another number of them, and for one that is not above 0 and finite.
+    """
+    if weights is None:
+        return [1.0] * members
+    if len(weights) != members:
+        raise InputError(f"--weights: {len(weights)} given for {members} to average; give one each")
+    if not all(np.isfinite(weight) and weight > 0 for weight in weights):
+        raise InputError("--weights: must be above 0 and finite")
+    return [weight / max(weights) for weight in weights]
+
+
+def evaluate(net: AlexNet, layout: Layout, dataset: Dataset, settings: EvaluationSettings) -> ErrorRates:
     """Both errors and the loss over ``dataset``, each image counted once in every layout; leaves the net's mode."""
-    count = ErrorCount()
-    settings = EvaluationSettings(crops, batch_size, loader, workers)
-    for scores, labels in outputs([net], [dataset.statistics], layout, dataset, settings):
-        count.add(scores[0, 0], labels)
-    return count.rates()
+    return assess([net], [dataset.statistics], [1.0], layout, dataset, settings).each[0]

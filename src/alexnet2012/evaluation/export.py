@@ -1,11 +1,17 @@
-"""A trained net for other programs: ONNX, safetensors, and grouped weights back into a checkpoint."""
+"""A trained net for other programs: ONNX, safetensors, and grouped weights back into a checkpoint.
+
+Grouped weights are the form of single-device nets: a layer that reads its own tower only is a convolution of two
+groups, one that reads both a plain one. In the paper's net conv2, conv4 and conv5 are grouped: ``conv2.weight`` is
+256x48x5x5. LRN must stay within each group: a single-device net that normalises across all 96 maps of conv1 mixes the
+towers at maps 46 to 49 (Caffe's does).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +26,78 @@ from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import open_file
 from alexnet2012.evaluation import checkpoint
 from alexnet2012.evaluation.crops import crops_of
-from alexnet2012.evaluation.grouped import from_grouped, groups, to_grouped
 from alexnet2012.evaluation.model import TrainedAlexNet
+from alexnet2012.network import AlexNet
 from alexnet2012.network.lrn.layer import InMapResponseNorm
-from alexnet2012.recipe import Recipe
+from alexnet2012.recipe import CONVOLUTIONS, Recipe
 
 TOLERANCE = 1e-4  # between the net's logits and its export's, of the largest logit where that is above 1
 LRN_WITHIN = "within towers"  # how our grouped files say that LRN does not cross
 
 
-def metadata(net: TrainedAlexNet) -> dict[str, str]:
-    """What a file of weights says of itself. The mean image stays in the checkpoint; its mean colour is here."""
+def groups(recipe: Recipe) -> dict[str, int]:
+    """How many groups each layer has. Raises InputError for a net that has no such form."""
+    if recipe.net != "2012":
+        raise InputError(f"{recipe.net}: a net without towers has nothing to group")
+    reads_all = {layer: layer == "conv1" or recipe.reads_both_towers(layer) for layer in recipe.layers}
+    count = {layer: 1 if reads_all[layer] else recipe.towers for layer in recipe.layers}
+    if apart := [layer for layer in recipe.layers if layer not in CONVOLUTIONS and count[layer] > 1]:
+        raise InputError(f"{', '.join(apart)}: reads one tower only, which no single-device layer does; cannot group")
+    return count
+
+
+def to_grouped(net: AlexNet) -> dict[str, Tensor]:
+    """``net``'s weights as ``conv1.weight`` .. ``fc8.bias``, tower 0's kernels first. ``net`` holds all its towers."""
+    groups(net.recipe)
+    parameters = dict(net.named_parameters())
     return {
-        "format": "pt",
-        "project": "alexnet2012",
-        "recipe": json.dumps(dataclasses.asdict(net.recipe)),
-        "class_names": json.dumps(net.class_names),
-        "input": describe_input(net.recipe),
-        "mean_color": json.dumps(net.statistics.mean.mean((0, 1)).tolist()),
-        "lrn": LRN_WITHIN,
+        f"{layer}.{kind}": torch.cat([parameters[f"towers.{t}.{layer}.{kind}"] for t in range(net.recipe.towers)])
+        for layer in net.recipe.layers
+        for kind in ("weight", "bias")
     }
 
 
-def describe_input(recipe: Recipe) -> str:
-    """What the net takes."""
+def from_grouped(net: AlexNet, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Grouped ``weights`` under the names of ``net``'s parameters: ``towers.0.conv1.weight`` and so on.
+
+    Raises InputError, naming the tensor, for weights of another net.
+    """
+    expected = to_grouped(net)
+    if different := sorted(expected.keys() ^ weights.keys()):
+        where = "is missing" if different[0] in expected else "is not in this net"
+        raise InputError(f"{different[0]} {where}; grouped weights are named conv1.weight to fc8.bias")
+    taken = {}
+    for name, tensor in expected.items():
+        if weights[name].shape != tensor.shape:
+            raise InputError(f"{name} is {by(weights[name])}, in this net {by(tensor)}")
+        if not weights[name].is_floating_point() or not weights[name].float().sum().isfinite():
+            raise InputError(f"{name} is {weights[name].dtype}, or not finite; weights are finite floats")
+        sizes = [len(net.get_parameter(f"towers.{tower}.{name}")) for tower in range(net.recipe.towers)]
+        for tower, part in enumerate(weights[name].split(sizes)):
+            taken[f"towers.{tower}.{name}"] = part.float()
+    return taken
+
+
+def by(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape))
+
+
+def metadata(net: TrainedAlexNet) -> dict[str, str]:
+    """Of a file of weights: all strings. The mean image stays in the checkpoint; its mean colour is here."""
+    recipe = net.recipe
     shape = f"N x {recipe.channels} x {recipe.crop_size} x {recipe.crop_size}"
-    if recipe.mean_subtracted:
-        return f"{shape}, RGB, 0..255, mean image subtracted"
-    return f"{shape}, 0..255, less {recipe.pixel_offset}, divided by {recipe.pixel_scale}"
+    pixels = "RGB, 0..255, mean image subtracted"
+    if not recipe.mean_subtracted:
+        pixels = f"0..255, less {recipe.pixel_offset}, divided by {recipe.pixel_scale}"
+    return {
+        "format": "pt",
+        "project": "alexnet2012",
+        "recipe": json.dumps(dataclasses.asdict(recipe)),
+        "class_names": json.dumps(net.class_names),
+        "input": f"{shape}, {pixels}",
+        "mean_color": json.dumps(net.statistics.mean.mean((0, 1)).tolist()),
+        "lrn": LRN_WITHIN,
+    }
 
 
 def save_safetensors(net: TrainedAlexNet, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What nets said of a data set: kept in a file, averaged later without the nets, told class by class."""
+"""Softmax outputs for a data set: kept in a file, averaged later without the nets, reported class by class."""
 
 from __future__ import annotations
 
@@ -37,8 +37,14 @@ class Predictions:
     crops: int  # over which they were averaged
     data: str  # fingerprint of the images: see ``fingerprint``
 
+    @classmethod
+    def blank(cls, dataset: Dataset, crops: int) -> Predictions:
+        """For ``dataset``; the probabilities are yet to be written."""
+        probabilities = np.empty((len(dataset), len(dataset.classes)), np.float32)
+        labels = np.asarray(dataset.labels, np.int64)
+        return cls(probabilities, labels, list(dataset.classes), crops, fingerprint(dataset))
+
     def error_rates(self) -> ErrorRates:
-        """Top-1 and top-5 error."""
         count = ErrorCount()
         count.add(torch.from_numpy(self.probabilities), torch.from_numpy(self.labels))
         return count.rates()

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from alexnet2012.data.prepare.source import OFFICIAL
-from alexnet2012.evaluation.ensemble import Assessment
 from alexnet2012.evaluation.errors import ErrorRates
+from alexnet2012.evaluation.evaluate import Assessment
 from alexnet2012.recipe import VAL_2012, Result2012, result_2012, whose
 
 

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from alexnet2012.core import messages
 from alexnet2012.evaluation import ErrorRates
-from alexnet2012.evaluation.kernels import kernel_sheet
+from alexnet2012.evaluation.features import kernel_sheet
 from alexnet2012.training.run_directory import RunDirectory
 
 

@@ -19,7 +19,7 @@ from alexnet2012.data import Dataset, TrainingPlan
 from alexnet2012.distributed.collectives import PendingMean, raise_together, rank_slice, reduce
 from alexnet2012.distributed.layout import Layout, allow_tf32
 from alexnet2012.evaluation import checkpoint
-from alexnet2012.evaluation.evaluate import evaluate
+from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluate
 from alexnet2012.network.build import build_net, compile_net, naming_failed_compilation
 from alexnet2012.network.exchange import exchange_between
 from alexnet2012.training.batches import TrainingBatches
@@ -337,7 +337,8 @@ class Trainer:
         """End the epoch by measuring the centre crop's errors. Returns whether the top-1 error is the best so far."""
         self.layout.begin("validation")
         settings = self.settings
-        rates = evaluate(self.net, self.layout, self.val_set, loader=settings.loader, workers=settings.workers)
+        validation = EvaluationSettings(loader=settings.loader, workers=settings.workers)
+        rates = evaluate(self.net, self.layout, self.val_set, validation)
         self.schedule.observe(rates.top1_error)
         improved = rates.top1_error < self.best_top1_error
         self.epochs_since_best = 0 if improved else self.epochs_since_best + 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from alexnet2012.evaluation.kernels import colour_share, kernels_by_tower, scaled_alike, sheet
+from alexnet2012.evaluation.features import colour_share, kernels_by_tower, scaled_alike, sheet
 from alexnet2012.reporting.figures.style import COLUMN, new_figure, styled
 
 
