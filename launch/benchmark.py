@@ -50,7 +50,7 @@ SECTIONS: dict[str, Measure] = {
     "step": lambda given, device: benchmark.training_step.figures(device),
     "exchange": under_torchrun("between-ranks", 2),
     "loader": lambda given, device: benchmark.loading.figures(device, given.data),
-    "evaluate": lambda given, device: benchmark.evaluation.figures(device, given.data),
+    "evaluate": lambda given, device: benchmark.loading.evaluation_figures(device, given.data),
     "growth": lambda given, device: benchmark.growth.figures(device, given.data),
     "replicas": under_torchrun("of-replicas", 2, 4),
 }
@@ -80,7 +80,7 @@ def start(given: Namespace) -> None:
     if given.data:
         benchmark.synthetic.refuse_small(given.data)
     device = torch.device(given.device)
-    described = benchmark.report.machine(device) | {"LRN kernel": network.lrn.layer.lrn_kernel(device)}
+    described = benchmark.compare.machine(device) | {"LRN kernel": network.lrn.layer.lrn_kernel(device)}
     figures: list[Figure] = []
     try:
         for figure in measured(given, device):
@@ -92,7 +92,7 @@ def start(given: Namespace) -> None:
 
 def report(figures: list[Figure], described: dict[str, str], file: Path | None) -> None:
     about = "; ".join(f"{name} {value}" for name, value in described.items())
-    say("\n".join([*benchmark.report.speed_lines(figures), about]))
+    say("\n".join([*benchmark.compare.speed_lines(figures), about]))
     if file:
         found = {"machine": described, "figures": [dataclasses.asdict(figure) for figure in figures]}
         with write_output(file) as written:

@@ -1,17 +1,24 @@
-"""Timing on a machine that is never quite quiet: candidates take turns, and ratios are of the same round."""
+"""Timing on a machine that is never quite quiet, and the report of it.
+
+Candidates take turns, and ratios are of the same round.
+"""
 
 from __future__ import annotations
 
 import gc
+import os
+import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 
 import torch
 
-ROUNDS = 7
-SECONDS = 0.1  # that a turn lasts at least
+from alexnet2012.core.threads import cores
+
 Seconds = tuple[float, ...]  # that a call took, a value a round
 
 
@@ -34,13 +41,13 @@ class Figure:
 def compare(
     candidates: Mapping[str, Callable[[], object]],
     device: torch.device,
-    rounds: int = ROUNDS,
-    seconds: float = SECONDS,
+    rounds: int = 7,
+    seconds: float = 0.1,
     before: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, Seconds]:
     """The candidates in turn, A B A B ..., after a round to warm up.
 
-    A turn repeats its candidate for about ``seconds``; ``before`` has what is to be done, untimed, before a turn.
+    A turn repeats its candidate for about ``seconds``, or calls it once; ``before`` a turn is not timed.
     """
     calls = {}
     for name, call in candidates.items():
@@ -56,17 +63,13 @@ def compare(
 
 def timed(call: Callable[[], object], calls: int, device: torch.device) -> float:
     """Seconds until the device is done with ``calls`` calls."""
-    wait_for(device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else torch.cpu.synchronize
+    wait(device)
     start = time.perf_counter()
     for _ in range(calls):
         call()
-    wait_for(device)
+    wait(device)
     return time.perf_counter() - start
-
-
-def wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def compared(
@@ -75,17 +78,47 @@ def compared(
     results: Mapping[str, Seconds],
     goals: Mapping[str, float] | None = None,
     images: int | None = None,
-) -> list[Figure]:
+) -> Iterator[Figure]:
     """The first of ``results`` beside each other one; in images/s where a call passes ``images``, else in ms."""
     (_, ours), *others = results.items()
-    return [beside(section, what, ours, name, theirs, (goals or {}).get(name), images) for name, theirs in others]
+    for name, theirs in others:
+        ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+        mine, other = statistics.median(ours), statistics.median(theirs)
+        unit, values = ("images/s", (images / mine, images / other)) if images else ("ms", (1000 * mine, 1000 * other))
+        ratio, goal = statistics.median(ratios), (goals or {}).get(name)
+        yield Figure(section, what, name, unit, *values, ratio, min(ratios), max(ratios), goal)
 
 
-def beside(
-    section: str, what: str, ours: Seconds, name: str, theirs: Seconds, goal: float | None, images: int | None
-) -> Figure:
-    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-    mine, other = (statistics.median(each) for each in (ours, theirs))
-    unit, values = ("images/s", (images / mine, images / other)) if images else ("ms", (1000 * mine, 1000 * other))
-    ratio, low, high = statistics.median(ratios), min(ratios), max(ratios)
-    return Figure(section, what, name, unit, values[0], values[1], ratio, low, high, goal)
+def machine(device: torch.device) -> dict[str, str]:
+    """A description of the machine, by name."""
+    described = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    named = [line.partition(":")[2].strip() for line in described if line.startswith("model name")]
+    found = {
+        "date": date.today().isoformat(),
+        "processor": f"{cores()} cores of {named[0] if named else platform.processor()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "load": f"{os.getloadavg()[0]:.1f}",
+    }
+    if device.type == "cuda":
+        found["device"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def speed_lines(figures: Sequence[Figure]) -> Iterator[str]:
+    """A line for each thing measured, and below it one for each peer or limit."""
+    shown = ""
+    for figure in figures:
+        title = f"{figure.section}: {figure.what}: {number(figure.ours)} {figure.unit}"
+        if title != shown:
+            yield title
+        shown = title
+        goal = "" if figure.goal is None else f"; goal {figure.goal:g}" + " MISSED" * (figure.ratio < figure.goal)
+        spread = f"({number(figure.low)} to {number(figure.high)})"
+        theirs = f"{figure.beside}, {number(figure.theirs)} {figure.unit}"
+        yield f"  {number(figure.ratio)} times {spread} as fast as {theirs}{goal}"
+
+
+def number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"

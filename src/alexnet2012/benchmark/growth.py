@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from alexnet2012.benchmark.compare import Figure, Seconds, beside, compare
+from alexnet2012.benchmark.compare import Figure, Seconds, compare, compared
 from alexnet2012.benchmark.synthetic import prepared_and_files
-from alexnet2012.benchmark.training_step import inputs, our_step, trained
+from alexnet2012.benchmark.training_step import inputs, our_step, repeated, trained
 from alexnet2012.data import TrainingPlan, open_dataset
 from alexnet2012.data.shards import MANIFEST, read_manifest, seal
 from alexnet2012.distributed.layout import open_layout
@@ -25,6 +25,7 @@ from alexnet2012.training.optimizer import make_optimizer
 
 BATCHES = (16, 32, 64, 128, 256, 512)
 REPLICATED = 128  # images a step over all replicas
+ALONE = "the same without averaging gradients"
 INDEXED = (10**3, 10**4, 10**5, 10**6, 10**7)
 SECONDS, MEGABYTES = 3.0, 400.0  # that 10^7 images may take
 
@@ -42,7 +43,8 @@ def batches(device: torch.device) -> Iterator[Figure]:
         (taken,) = compare({"": our_step(batch, device, "fp32")}, device, rounds=3, seconds=0).values()
         each = tuple(second / batch for second in taken)
         if smallest:
-            yield beside("growth", f"training step, batch {batch}", each, f"batch {BATCHES[0]}", smallest, None, 1)
+            results = {"ours": each, f"batch {BATCHES[0]}": smallest}
+            yield from compared("growth", f"training step, batch {batch}", results, images=1)
         smallest = smallest or each
 
 
@@ -54,11 +56,11 @@ def replicas(device: torch.device) -> Iterator[Figure]:
         step = trained(layout.replicate(net), make_optimizer(net, net.recipe), "fp32")
         by_itself = trained(alone, make_optimizer(alone, net.recipe), "fp32")
         images, labels = inputs(REPLICATED // layout.replicas, own)
-        candidates = {"ours": lambda: step(images, labels), "alone": lambda: by_itself(images, labels)}
-        together, apart = compare(candidates, own, rounds=3, seconds=0).values()
+        candidates = {"ours": repeated(step, images, labels), ALONE: repeated(by_itself, images, labels)}
+        results = compare(candidates, own, rounds=3, seconds=0)
         if layout.is_main:
             what = f"a training step of {layout.replicas} replicas, batch {REPLICATED}"
-            yield beside("growth", what, together, "the same without averaging gradients", apart, None, REPLICATED)
+            yield from compared("growth", what, results, images=REPLICATED)
 
 
 def indices(data: Path | None = None) -> Iterator[Figure]:

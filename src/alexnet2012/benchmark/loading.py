@@ -1,4 +1,4 @@
-"""Our loaders beside torchvision's ImageFolder and DataLoader, and beside decoding alone; and what data cost a step."""
+"""Loaders beside torchvision's and beside decoding alone; and what data cost a training step and an evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from alexnet2012.benchmark.synthetic import IMAGES, prepared_and_files
 from alexnet2012.benchmark.training_step import inputs, trained
 from alexnet2012.core.threads import cores
 from alexnet2012.data import TrainingPlan, open_dataset, open_loader
+from alexnet2012.data.dataset import spread
 from alexnet2012.distributed.layout import open_layout
+from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluate, evaluating
 from alexnet2012.network import AlexNet
 from alexnet2012.recipe import paper_recipe
 from alexnet2012.training import Settings
@@ -30,6 +32,8 @@ GOALS = {PEER: 1.6, LIMIT: 0.7}
 BATCH = {"cpu": 32, "cuda": 128}
 STEPS = 6  # a turn with real data
 SYNTHETIC = "the same step on one batch again and again"
+FORWARD = "ten forward passes of the centre crop"
+EVALUATED = {"cpu": (64, 32), "cuda": (2048, 256)}  # images, and those of a batch
 
 
 def figures(device: torch.device, data: Path | None = None) -> Iterator[Figure]:
@@ -53,7 +57,7 @@ def figures(device: torch.device, data: Path | None = None) -> Iterator[Figure]:
 def our_pass(kind: str, place: Path, workers: int, device: torch.device) -> Callable[[], object]:
     """One epoch of training crops."""
     dataset, recipe = open_dataset(place, "train"), paper_recipe()
-    plan = TrainingPlan(recipe, IMAGES, recipe.batch_size, 0, open_dataset(place, "train").statistics, 1)
+    plan = TrainingPlan(recipe, IMAGES, recipe.batch_size, 0, dataset.statistics, 1)
 
     def run() -> None:
         loader = open_loader(kind, dataset, map(plan.augmentations, range(plan.steps)), recipe, workers, device)
@@ -92,9 +96,8 @@ def whole_steps(prepared: Path, device: torch.device, workers: int) -> Iterator[
     dataset = open_dataset(prepared, "train")
     with open_layout("together") as layout:
         plan = TrainingPlan(recipe, len(dataset), batch, 0, dataset.statistics, 1000)
-        batches = TrainingBatches(
-            layout, dataset, plan, Settings(str(prepared), recipe, workers=workers), range(plan.steps)
-        )
+        settings = Settings(str(prepared), recipe, workers=workers)
+        batches = TrainingBatches(layout, dataset, plan, settings, range(plan.steps))
         arriving = iter(batches)
         net = AlexNet(recipe, len(dataset.classes)).place([device])
         step, (images, labels) = trained(net, make_optimizer(net, recipe), "fp32"), inputs(batch, device)
@@ -108,3 +111,22 @@ def whole_steps(prepared: Path, device: torch.device, workers: int) -> Iterator[
         batches.close()
     goals = {SYNTHETIC: 0.95} if device.type == "cpu" else {}
     yield from compared("loader", f"training step on real data, batch {batch}", results, goals, batch * STEPS)
+
+
+def evaluation_figures(device: torch.device, data: Path | None = None) -> Iterator[Figure]:
+    """Ten crops by the full net in float32, beside its forward passes: without reading, decoding and cutting."""
+    images, batch = EVALUATED[device.type]
+    with prepared_and_files(data) as (prepared, _), open_layout("together") as layout:
+        some = spread(open_dataset(prepared, "train"), images)
+        net = AlexNet(classes=len(some.classes)).place([device])
+        crops, _ = inputs(batch, device)
+
+        def forward() -> None:
+            with evaluating(net):
+                for _ in range(10 * images // batch):
+                    net(crops)
+
+        settings = EvaluationSettings(10, batch, "dali", cores())
+        candidates = {"ours": lambda: evaluate(net, layout, some, settings), FORWARD: forward}
+        results = compare(candidates, device, rounds=5, seconds=0)
+        yield from compared("evaluate", f"ten crops, {images} images", results, {FORWARD: 0.9}, images)

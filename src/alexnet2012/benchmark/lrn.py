@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -21,32 +22,23 @@ GOALS = {"cpu": {PEER: 8.0}, "cuda": {PEER: 8.0, LIMIT: 0.75}}
 
 def figures(device: torch.device) -> Iterator[Figure]:
     """Forward, backward and both, of each shape, batch, type and memory format."""
-    for channels, side in SHAPES:
-        for batch in BATCHES:
-            for dtype in (torch.float32, torch.bfloat16):
-                for name, memory in FORMATS.items():
-                    x = torch.randn(batch, channels, side, side, device=device, dtype=dtype) * 50
-                    x = x.contiguous(memory_format=memory).requires_grad_()
-                    what = f"{batch}x{channels}x{side}x{side} {str(dtype)[6:]} {name}"
-                    yield from of_tensor(x, what, device)
-
-
-def of_tensor(x: Tensor, what: str, device: torch.device) -> Iterator[Figure]:
-    recipe = paper_recipe()
-    gradient = torch.randn_like(x)
-    ours: Callable[[Tensor], Tensor] = LocalResponseNorm()
-    theirs: Callable[[Tensor], Tensor] = their_lrn(recipe)
-    if x.dtype == torch.bfloat16 and not x.is_cuda:
-        theirs = in_float32(theirs)  # it has no bfloat16 of its own here
-    copies = copying(x.detach(), gradient)
-    for passed in PASSES:
-        candidates = {
-            "ours": work(ours, x, gradient, passed),
-            PEER: work(theirs, x, gradient, passed),
-            LIMIT: copies[passed],
-        }
-        goals = GOALS[device.type] if (passed == "both" and x.dtype == torch.float32) or x.is_cuda else {}
-        yield from compared("lrn", f"{passed}, {what}", compare(candidates, device), goals)
+    kinds = itertools.product(SHAPES, BATCHES, (torch.float32, torch.bfloat16), FORMATS.items())
+    for (channels, side), batch, dtype, (name, memory) in kinds:
+        x = torch.randn(batch, channels, side, side, device=device, dtype=dtype) * 50
+        x = x.contiguous(memory_format=memory).requires_grad_()
+        gradient, what = torch.randn_like(x), f"{batch}x{channels}x{side}x{side} {str(dtype)[6:]} {name}"
+        theirs: Callable[[Tensor], Tensor] = their_lrn(paper_recipe())
+        if dtype == torch.bfloat16 and not x.is_cuda:  # it has no bfloat16 of its own there
+            theirs = in_float32(theirs)
+        copies = copying(x.detach(), gradient)
+        for passed in PASSES:
+            candidates = {
+                "ours": work(LocalResponseNorm(), x, gradient, passed),
+                PEER: work(theirs, x, gradient, passed),
+                LIMIT: copies[passed],
+            }
+            goals = GOALS[device.type] if (passed == "both" and dtype == torch.float32) or x.is_cuda else {}
+            yield from compared("lrn", f"{passed}, {what}", compare(candidates, device), goals)
 
 
 def their_lrn(recipe: Recipe) -> nn.Module:
@@ -55,7 +47,6 @@ def their_lrn(recipe: Recipe) -> nn.Module:
 
 
 def in_float32(lrn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """``lrn`` between two conversions."""
     return lambda x: lrn(x.float()).to(x.dtype)
 
 
@@ -71,11 +62,8 @@ def work(lrn: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor, passed: s
 
 def copying(x: Tensor, gradient: Tensor) -> dict[str, Callable[[], object]]:
     """The least traffic: forward reads x and writes; backward reads x and the gradient and writes."""
-
-    def forward() -> Tensor:
-        return x.clone()
-
-    def backward() -> Tensor:
-        return torch.add(x, gradient)
-
-    return {"forward": forward, "backward": backward, "both": lambda: (forward(), backward())}
+    return {
+        "forward": lambda: x.clone(),
+        "backward": lambda: x + gradient,
+        "both": lambda: (x.clone(), x + gradient),
+    }

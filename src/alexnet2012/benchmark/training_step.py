@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from alexnet2012.benchmark.compare import Figure, compare, compared
 from alexnet2012.benchmark.lrn import their_lrn
 from alexnet2012.network import AlexNet
 from alexnet2012.network.build import compile_net
-from alexnet2012.network.summary import describe
 from alexnet2012.recipe import Recipe, paper_recipe
 from alexnet2012.training.optimizer import make_optimizer
 
@@ -40,12 +41,10 @@ def figures(device: torch.device) -> Iterator[Figure]:
 
 
 def operations(recipe: Recipe) -> int:
-    """Floating point operations to train on one image: forward, and two as large backward but for the image's own.
-
-    A multiply-add is two; the gradient of the image itself is not computed.
-    """
-    layers = describe(recipe)
-    return 2 * (3 * sum(layer.multiply_adds for layer in layers) - layers[0].multiply_adds)
+    """Floating point operations to train on one image, forward and backward; a multiply-add is two."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counted:
+        AlexNet(recipe)(torch.empty(1, 3, recipe.crop_size, recipe.crop_size), step=0).sum().backward()
+    return counted.get_total_flops()
 
 
 def product(batch: int, device: torch.device, precision: str) -> Step:
@@ -105,7 +104,7 @@ def usual_rule(net: nn.Module) -> torch.optim.Optimizer:
 def trained(
     net: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, precision: str
 ) -> Callable[[Tensor, Tensor], None]:
-    """What takes a training step on images (n, 3, 224, 224) and labels (n,)."""
+    """A training step on images (n, 3, 224, 224) and labels (n,)."""
 
     def step(images: Tensor, labels: Tensor) -> None:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -122,14 +121,8 @@ def repeated(step: Callable[[Tensor, Tensor], None], images: Tensor, labels: Ten
 
 
 def usual_net() -> nn.Module:
-    """What is mostly written for "AlexNet" in PyTorch: one tower of 96/256/384/384/256 kernels, not grouped."""
-
-    def lrn() -> nn.Module:
-        return their_lrn(paper_recipe())
-
-    def pool() -> nn.Module:
-        return nn.MaxPool2d(3, 2)
-
+    """ "AlexNet" as mostly written in PyTorch: one tower of 96/256/384/384/256 kernels, not grouped."""
+    lrn, pool = partial(their_lrn, paper_recipe()), partial(nn.MaxPool2d, 3, 2)
     return nn.Sequential(
         nn.Conv2d(3, 96, 11, 4, 2), nn.ReLU(), lrn(), pool(),
         nn.Conv2d(96, 256, 5, 1, 2), nn.ReLU(), lrn(), pool(),
