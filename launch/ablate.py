@@ -134,8 +134,8 @@ def evaluate_command(one: ablation.study.Planned) -> list[str]:
 def print_plan(planned: list[ablation.study.Planned], jobs: int) -> None:
     """A line a run, and how long they will take: one training step is timed for it."""
     duration = training.run_log.duration
-    speed = ablation.estimate.speed(planned[0].settings.recipe, len(ablation.execution.slots(jobs)[0].cores))
-    expected = [ablation.estimate.seconds(one, speed) for one in planned]
+    speed = ablation.execution.speed(planned[0].settings.recipe, len(ablation.execution.slots(jobs)[0].cores))
+    expected = [ablation.execution.expected_seconds(one, speed) for one in planned]
     for one, time in zip(planned, expected, strict=True):
         state = "done" if one.finished else "to evaluate" if one.trained else "to train"
         say(f"{state:11}  {duration(time):>8}  train_imagenet.py {' '.join(one.flags)}")

@@ -137,10 +137,10 @@ def announce(given: Namespace, layout: distributed.layout.Layout, nets: list[eva
 def report(given: Namespace, assessment: evaluation.evaluate.Assessment) -> None:
     """Print the errors and write the files asked for."""
     members, predictions = given.average or given.checkpoints, assessment.predictions
-    say("\n".join(reporting.error_table.table(members, assessment)))
+    say("\n".join(reporting.tables.error_table(members, assessment)))
     if given.json:
         with write_output(given.json) as file:
-            file.write_text(json.dumps(reporting.error_table.summary(members, assessment), indent=2) + "\n")
+            file.write_text(json.dumps(reporting.tables.error_summary(members, assessment), indent=2) + "\n")
     for path, crops in ((given.predictions, assessment.crops), (given.centre_predictions, 1)):
         if path:
             with write_output(path) as file:

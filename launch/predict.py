@@ -90,7 +90,7 @@ def draw(rows: list[tuple[NDArray[np.uint8], NDArray[np.float32]]], class_names:
     import numpy as np
 
     images, probabilities = (np.stack(column) for column in zip(*rows, strict=True))
-    figure = reporting.figures.guesses.draw_guesses(images, [None] * len(rows), probabilities, class_names)
+    figure = reporting.figures.figure4.draw_guesses(images, [None] * len(rows), probabilities, class_names)
     with atomic_write(file) as partial:
         figure.savefig(partial, format="png")
     messages.say(f"{file}: {len(rows)} photographs")

@@ -100,7 +100,7 @@ def describe_net(asked: Settings) -> None:
     recipe, unnamed = asked.recipe, asked.data == Settings.data
     classes = IMAGENET_CLASSES if unnamed else len(data.open_dataset(asked.data, "val").classes)
     title = ", ".join([f"recipe {recipe.name}", *asked.variants, f"width {recipe.width:g}", f"{classes} classes"])
-    Console().print(reporting.layer_table.layer_table(title, network.summary.describe(recipe, classes)))
+    Console().print(reporting.tables.layer_table(title, network.summary.describe(recipe, classes)))
 
 
 def draw_figures(trainer: training.trainer.Trainer) -> None:

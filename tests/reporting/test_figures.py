@@ -19,9 +19,8 @@ from PIL import Image
 
 from alexnet2012.core.errors import InputError
 from alexnet2012.reporting.figures.curves import Curves, draw_curves, read_curves, smooth
-from alexnet2012.reporting.figures.guesses import draw_guesses
-from alexnet2012.reporting.figures.kernels import draw_kernels
-from alexnet2012.reporting.figures.neighbours import Neighbours, draw_neighbours
+from alexnet2012.reporting.figures.figure4 import Neighbours, draw_guesses, draw_neighbours
+from alexnet2012.reporting.figures.gallery import draw_kernels
 from alexnet2012.reporting.figures.style import COLUMN, RIGHT, SMALL, lines_that_fit, save, width_of
 
 NAMES = [

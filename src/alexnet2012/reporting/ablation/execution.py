@@ -1,4 +1,4 @@
-"""Runs as processes of their own, several at a time, each with its share of the cores and GPUs."""
+"""Runs as processes of their own, several at a time, each with its share of the cores and GPUs; how long they take."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import queue
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,11 +18,18 @@ import torch
 
 from alexnet2012.core.errors import Failure
 from alexnet2012.core.threads import cores
+from alexnet2012.data import open_dataset, steps_per_epoch
 from alexnet2012.distributed.collectives import rank_slice
-from alexnet2012.reporting.ablation.study import Planned
+from alexnet2012.distributed.layout import devices_of_one_process
+from alexnet2012.network import AlexNet
+from alexnet2012.network.summary import describe
+from alexnet2012.recipe import Recipe
+from alexnet2012.reporting.ablation.study import CROPS, Planned
 
 Command = Sequence[str]
 T = TypeVar("T")
+PASSES = 3  # a training step computes three times what a forward pass does
+TIMED_IMAGES = 32  # at most, in the timed step
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,11 @@ class Execution:
                     continue
                 code = self.call(command(planned), planned, slot)
                 if not done() and not self.stopping:
-                    return self.say_failed(planned, code)
+                    lines = planned.run.log.read_text(errors="replace").splitlines()
+                    self.say(
+                        f"{planned.run.name}: not finished, exit code {code}: {lines[-1] if lines else 'no output'}"
+                    )
+                    return f"{planned.run.name} (see {planned.run.log})"
         finally:
             self.free.put(slot)
         if rates := planned.finished and planned.run.rates():
@@ -112,7 +124,37 @@ class Execution:
         self.children.discard(child)
         return code
 
-    def say_failed(self, planned: Planned, code: int) -> str:
-        lines = planned.run.log.read_text(errors="replace").splitlines()
-        self.say(f"{planned.run.name}: not finished, exit code {code}: {lines[-1] if lines else 'no output'}")
-        return f"{planned.run.name} (see {planned.run.log})"
+
+def multiply_adds(recipe: Recipe) -> int:
+    """Of an image's forward pass."""
+    return sum(layer.multiply_adds for layer in describe(recipe))
+
+
+def speed(recipe: Recipe, threads: int) -> float:
+    """Multiply-adds a second in a training step of ``recipe``'s net, here, on so many CPU threads."""
+    torch.set_num_threads(threads)
+    images = torch.zeros(min(recipe.batch_size, TIMED_IMAGES), 3, recipe.crop_size, recipe.crop_size)
+    net = AlexNet(recipe).place(devices_of_one_process(recipe.towers))
+    for _ in range(2):  # the first warms up
+        started = time.perf_counter()
+        loss = net(images, step=0).sum()
+        loss.backward()
+        loss.item()  # waits for a GPU
+        next(net.parameters()).grad.sum().item()  # type: ignore[union-attr]
+        seconds = time.perf_counter() - started
+    return PASSES * multiply_adds(recipe) * len(images) / seconds
+
+
+def expected_seconds(planned: Planned, speed: float) -> float:
+    """For what is left of a run at that many a second; reading images and saving are not counted.
+
+    Raises InputError for less images than a batch.
+    """
+    if planned.finished:
+        return 0.0
+    recipe = planned.settings.recipe
+    images, val = (len(open_dataset(planned.settings.data, split)) for split in ("train", "val"))
+    steps = recipe.epochs * steps_per_epoch(images, recipe.batch_size, recipe.short_batch)
+    share = min(1.0, (planned.settings.max_steps or steps) / steps)
+    trained = 0 if planned.trained else share * recipe.epochs * (PASSES * images + val)
+    return (trained + CROPS * val) * multiply_adds(recipe) / speed

@@ -1,39 +1,67 @@
-"""Which figures there are, and what each is drawn from."""
+"""The figures of a net and its run, by name, each from its sources; figure 3 is drawn here."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from alexnet2012.data import Dataset
 from alexnet2012.data.dataset import load, spread
 from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluating, softmax_outputs
-from alexnet2012.evaluation.features import fc7, features_file, nearest
+from alexnet2012.evaluation.features import (
+    colour_share,
+    fc7,
+    features_file,
+    kernels_by_tower,
+    nearest,
+    scaled_alike,
+    sheet,
+)  # fmt: skip
 from alexnet2012.network import AlexNet
 from alexnet2012.reporting.figures.curves import draw_curves, read_curves
-from alexnet2012.reporting.figures.guesses import draw_guesses
-from alexnet2012.reporting.figures.kernels import draw_kernels
-from alexnet2012.reporting.figures.neighbours import Neighbours, draw_neighbours
-from alexnet2012.reporting.figures.style import save
+from alexnet2012.reporting.figures.figure4 import Neighbours, draw_guesses, draw_neighbours
+from alexnet2012.reporting.figures.style import COLUMN, new_figure, save, styled
 from alexnet2012.training.run_directory import RunDirectory
 
-GUESSED, QUERIES, NEAREST = 8, 5, 6  # images in P figure 4: left, right, and in each of its rows
+GUESSED, QUERIES, NEAREST = 8, 5, 6  # images in paper figure 4: left, right, and in each of its rows
 COMPARED_AT_END = 5_000  # training images compared at the end of a run; launch/draw_figures.py compares them all
 
 
 def kernels(net: AlexNet) -> dict[str, Figure]:
-    """P figure 3, of a net that holds all its towers."""
+    """Paper figure 3, of a net that holds all its towers."""
     return {"figure3-kernels": draw_kernels(dict(net.named_parameters()))}
 
 
+@styled
+def draw_kernels(weights: Mapping[str, Tensor]) -> Figure:
+    """conv1's kernels, tower 0 above tower 1, all scaled alike; beside each tower the share of colour in its weights.
+
+    ``weights`` are the whole net's by name.
+    """
+    towers = kernels_by_tower(weights)
+    sheets = [sheet(kernels) for kernels in scaled_alike(towers)]
+    height = sum(COLUMN * pixels.shape[1] / pixels.shape[2] for pixels in sheets)
+    figure = new_figure(height + 0.25 * len(towers) + 0.25, "constrained")
+    count, _, size, _ = towers[0].shape
+    figure.suptitle(f"conv1: {count * len(towers)} kernels of {size}x{size}x3 pixels, scaled alike")
+    panels = figure.subplots(len(towers), 1, squeeze=False)[:, 0]
+    for tower, (axes, kernels, pixels) in enumerate(zip(panels, towers, sheets, strict=True)):
+        axes.imshow(pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
+        axes.set_axis_off()
+        axes.set_title(f"tower {tower}", loc="left")
+        axes.set_title(f"colour: {100 * colour_share(kernels):.1f} % of the squared weights", loc="right")
+    return figure
+
+
 def guesses(net: AlexNet, val: Dataset) -> dict[str, Figure]:
-    """P figure 4 left: eight images spread over ``val``, whose class names and statistics are the net's."""
+    """Paper figure 4 left: eight images spread over ``val``, whose class names and statistics are the net's."""
     device, chosen = net.held[0].device, spread(val, GUESSED)
     images = np.stack([load(chosen, index, net.recipe.image_size)[0] for index in range(len(chosen))])
     mean = val.statistics.mean_on(device)
@@ -50,7 +78,7 @@ def neighbours(
     settings: EvaluationSettings,
     progress: Callable[[int], object] = lambda images: None,
 ) -> dict[str, Figure]:
-    """P figure 4 right: for five images spread over ``val``, the six nearest of ``train``.
+    """Paper figure 4 right: for five images spread over ``val``, the six nearest of ``train``.
 
     fc7 of ``train`` is kept in ``directory``. ``progress`` is called with the number of images just passed.
     """

@@ -1,4 +1,4 @@
-"""Errors and loss for a person, beside those of 2012, and for a program."""
+"""Tables for a person: errors and loss beside those of 2012 (and the same for a program), a net layer by layer."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
 from alexnet2012.data.prepare.source import OFFICIAL
 from alexnet2012.evaluation.errors import ErrorRates
 from alexnet2012.evaluation.evaluate import Assessment
+from alexnet2012.network.summary import LayerNumbers
 from alexnet2012.recipe import VAL_2012, Result2012, result_2012, whose
 
+COLUMNS = ("layer", "output of a tower", "parameters", "multiply-\nadds", "kept", "crosses")
+COUNTS = ("parameters", "multiply_adds", "kept", "crossing")
 
-def table(members: Sequence[Path], assessment: Assessment) -> list[str]:
+
+def error_table(members: Sequence[Path], assessment: Assessment) -> list[str]:
     """Errors in percent, loss in nats; beside them those of 2012 where the data are ILSVRC-2012's."""
     together, crops = assessment.average, assessment.crops
     both = f"{len(members)} averaged, " if len(members) > 1 else ""
@@ -23,7 +30,7 @@ def table(members: Sequence[Path], assessment: Assessment) -> list[str]:
         ]
     rows += [(both + crops_label(of), len(members), of, together[of]) for of in sorted(together)]
     width = max(len(name) for name, *_ in rows)
-    beside = is_ilsvrc_2012(assessment)
+    beside = (together[crops].images, assessment.classes) == (OFFICIAL["val"], OFFICIAL["classes"])
     lines = [f"{'':{width}}  top-1 %  top-5 %    nats{'   2012: top-1, top-5, nats' * beside}"]
     for name, nets, of, rates in rows:
         in_2012 = f"   {in_words(result_2012(nets, of))}" * beside
@@ -38,12 +45,6 @@ def crops_label(crops: int) -> str:
     return "centre crop" if crops == 1 else "ten crops"
 
 
-def is_ilsvrc_2012(assessment: Assessment) -> bool:
-    """Whether the images are as many, of as many classes, as its validation set."""
-    images = assessment.average[assessment.crops].images
-    return (images, assessment.classes) == (OFFICIAL["val"], OFFICIAL["classes"])
-
-
 def in_words(result: Result2012 | None) -> str:
     """Its errors and loss, whose they are, and the data where these are not ILSVRC-2012's validation set."""
     if result is None:
@@ -53,7 +54,7 @@ def in_words(result: Result2012 | None) -> str:
     return f"{result.top1_error}, {result.top5_error}{loss} ({whose(result)}{where})"
 
 
-def summary(members: Sequence[Path], assessment: Assessment) -> dict[str, Any]:
+def error_summary(members: Sequence[Path], assessment: Assessment) -> dict[str, Any]:
     """Errors (percent) and loss (nats) of the average and of its centre crops; of several members, each one's too."""
     average, crops = assessment.average, assessment.crops
     result: dict[str, Any] = {**vars(average[crops]), "crops": crops}
@@ -64,3 +65,23 @@ def summary(members: Sequence[Path], assessment: Assessment) -> dict[str, Any]:
             {"file": str(path), **vars(rates)} for path, rates in zip(members, assessment.each, strict=True)
         ]
     return result
+
+
+def layer_table(title: str, layers: Sequence[LayerNumbers]) -> Table:
+    """A row a layer, and their sums; 80 columns wide for the paper's net."""
+    caption = (
+        "One image, forward. Kept: for the gradient, in float32, both towers on one device. "
+        "Crosses: values that each tower sends the other before the layer."
+    )
+    table = Table(title=title, caption=caption, show_footer=True, box=SIMPLE_HEAD, pad_edge=False)
+    sums = [sum(getattr(layer, name) for layer in layers) for name in COUNTS]
+    for column, footer in zip(COLUMNS, ["sum", "", *counts(*sums)], strict=True):
+        table.add_column(column, footer, justify="left" if column in COLUMNS[:2] else "right", no_wrap=True)
+    for layer in layers:
+        shapes = " > ".join("x".join(map(str, shape)) for shape in layer.shapes)
+        table.add_row(layer.layer, shapes, *counts(*(getattr(layer, name) for name in COUNTS)))
+    return table
+
+
+def counts(parameters: int, multiply_adds: int, kept: int, crossing: int) -> list[str]:
+    return [f"{parameters:,}", f"{multiply_adds / 1e6:,.1f} M", f"{kept / 1000:,.1f} KB", f"{crossing:,}"]
