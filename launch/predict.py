@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from alexnet2012 import evaluation, reporting
 from alexnet2012.core import messages
-from alexnet2012.core.atomic_files import atomic_write
+from alexnet2012.core.atomic_files import write_output
 from alexnet2012.core.command_line import Parser, main, output_file, refuse_overwriting
 from alexnet2012.core.errors import InputError
+from alexnet2012.core.threads import refuse_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +67,7 @@ def run(given: Namespace) -> None:
     if not paths:
         raise InputError(f"{', '.join(given.photos)}: no file there; name photographs, or a folder that holds some")
     refuse_overwriting([given.figure], [*paths, given.checkpoint])
+    refuse_threads(threads=given.threads)
     if given.threads:
         torch.set_num_threads(given.threads)
     net = evaluation.model.load_checkpoint(given.checkpoint)
@@ -91,8 +93,8 @@ def draw(rows: list[tuple[NDArray[np.uint8], NDArray[np.float32]]], class_names:
 
     images, probabilities = (np.stack(column) for column in zip(*rows, strict=True))
     figure = reporting.figures.figure4.draw_guesses(images, [None] * len(rows), probabilities, class_names)
-    with atomic_write(file) as partial:
-        figure.savefig(partial, format="png")
+    with write_output(file) as written:
+        figure.savefig(written, format="png")
     messages.say(f"{file}: {len(rows)} photographs")
 
 

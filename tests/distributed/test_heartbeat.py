@@ -100,11 +100,23 @@ def test_a_silent_rank_is_named(ranks: list[Heartbeat], exits: list[int], capsys
     ranks[0].begin("a training step", 7)
     time.sleep(0.05)
     ranks[0].ended.set()  # stands still, or has died
+    told: list[str] = []
+    ranks[1].at_end = told.append
     with ranks[1].waiting("conv3 joined"):
         wait_for(lambda: exits)
     said = capsys.readouterr().err
     assert said.startswith("error: rank 0 stopped answering, last heard of in step 7 (a training step); rank 1 was in")
-    assert "step 0 (conv3 joined)" in said
+    assert "step 0 (conv3 joined)" in said and said == f"error: {told[0]}\n"
+
+
+def test_a_disk_that_hangs_does_not_keep_a_rank_from_ending(
+    ranks: list[Heartbeat], exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "ANSWER", 0.1)
+    ranks[0].ended.set()
+    ranks[1].at_end = lambda reason: threading.Event().wait(10)
+    with ranks[1].waiting():
+        wait_for(lambda: exits)
 
 
 def test_ranks_that_all_wait_name_the_furthest_behind(

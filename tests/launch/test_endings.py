@@ -131,23 +131,29 @@ def test_a_signal_while_the_first_step_is_made_ready(number: int, tree: Path, tm
 
 
 @pytest.mark.slow
-def test_a_rank_0_that_stands_still_is_named_where_it_keeps_the_store(tree: Path, tmp_path: Path) -> None:
-    """As the README has it for several nodes: what the ranks know of each other then stands still with it."""
+@pytest.mark.parametrize(("rank", "named"), [(0, "rank 0, or torchrun on its node,"), (1, "rank 1")])
+def test_a_rank_that_stands_still_is_named(rank: int, named: str, tree: Path, tmp_path: Path) -> None:
+    """Rank 0 keeps the store, as the README has it for several nodes: what the ranks know of each other stands still.
+
+    Rank 0 alone writes ``state.json``, with any other rank's end in it.
+    """
     run = tmp_path / "run"
     flags = (*SMALL, "--data", tree, "--out", run, "--epochs", 1000, "--collective-timeout", 5)
     command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, TRAIN, *flags)
     agent = start(*command, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
     while agent.poll() is None and not ((run / "metrics.jsonl").exists() and rows(run)):
         time.sleep(0.05)
-    frozen = children(agent.pid)[0]
+    frozen = children(agent.pid)[rank]
     os.kill(frozen, signal.SIGSTOP)
     try:
         said = next((line for line in agent.stderr or () if line.startswith("error: ")), "")
     finally:
         os.kill(frozen, signal.SIGKILL)  # torchrun would give it 30 s
     agent.communicate(timeout=60)
-    assert "rank 0, or torchrun on its node, stopped answering" in said
+    assert f"{named} stopped answering" in said
     assert agent.returncode != 0
+    if rank == 1:
+        assert state(run)[0] == "failed" and "rank 1 stopped answering" in reason(run)
 
 
 @pytest.mark.parametrize("command", [[TRAIN, "--describe"], [ABLATE, "--data", "sample", "--out", "none", "--plan"]])

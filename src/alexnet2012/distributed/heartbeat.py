@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 from alexnet2012.core import messages
@@ -79,6 +80,7 @@ class Heartbeat:
         self.place, self.number, self.failure = Place(), 0, ""
         self.before: tuple[float, dict[int, Beat]] | None = None  # the look at all ranks that the next is held against
         self.said_waiting = False
+        self.at_end: Callable[[str], object] = lambda reason: None  # called before the process ends for a wait in vain
         self.ended = threading.Event()
         self.send()
         self.thread = threading.Thread(target=self.run, daemon=True, name="heartbeat")
@@ -124,6 +126,8 @@ class Heartbeat:
                 in_vain = self.located(STORE_LOST)
             if in_vain and not self.ended.is_set():
                 messages.error(in_vain)
+                with contextlib.suppress(RuntimeError):  # the disk may hang, too
+                    asked(partial(self.at_end, in_vain))
                 os._exit(1)
 
     def waited(self) -> float:

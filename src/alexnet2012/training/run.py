@@ -50,6 +50,8 @@ def run(settings: Settings, draw: Callable[[Trainer], object] = lambda trainer: 
         contextlib.closing(RunDirectory(settings.directory)) as directory,
         exit_on_signal(layout, directory),
     ):
+        if layout.heartbeat:
+            layout.heartbeat.at_end = lambda reason: directory.write_state("failed", directory.state_said()[1], reason)
         with recording_failure(directory, lambda: directory.state_said()[1]), naming_lost_ranks(layout.heartbeat):
             newest = broadcast_from_main(layout, lambda: check(settings, layout, directory))
             refuse_unshared(layout, directory)
