@@ -27,7 +27,7 @@ def flags() -> Parser:
     parser = Parser("Print the five most probable classes of each photograph.")
     add = parser.add_argument
     add("photos", nargs="+", metavar="PHOTO", help="an image file, a folder of them, or - to read names from stdin")
-    add("--checkpoint", type=Path, required=True, metavar="FILE")
+    add("--checkpoint", type=Path, required=True, metavar="FILE", help="or sample: a small net that knows ten clothes")
     add("--threads", type=int, help="CPU threads (default: torch's choice)")
     add(
         "--figure",

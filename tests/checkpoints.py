@@ -17,6 +17,7 @@ from alexnet2012.data.dataset import load
 from alexnet2012.evaluation import checkpoint
 from alexnet2012.evaluation.crops import crops_of
 from alexnet2012.network.alexnet import classes_of
+from alexnet2012.network.build import build_net
 
 NARROW = 1 / 16
 
@@ -29,7 +30,7 @@ def some_statistics(seed: int = 0, side: int = 256) -> Statistics:
 
 def distinct_net(dataset: Dataset, statistics: Statistics, recipe: Recipe, seed: int) -> AlexNet:
     """A net drawn from ``seed``, its last layer scaled so that classes compete on the images of ``dataset``."""
-    net = AlexNet(recipe, len(dataset.classes), seed).eval()
+    net = build_net(recipe, len(dataset.classes), seed).eval()
     shown = [load(dataset, index, recipe.image_size)[0] for index in range(min(len(dataset), 20))]
     images = torch.from_numpy(np.stack(shown))
     (centre,) = crops_of(images, statistics.mean_on("cpu"), recipe, 1)

@@ -51,7 +51,7 @@ from alexnet2012.distributed.layout import Layout
 from alexnet2012.evaluation import checkpoint, features
 from alexnet2012.evaluation import model as trained_net
 from alexnet2012.evaluation.evaluate import EvaluationSettings
-from alexnet2012.evaluation.export import save_grouped, save_with_weights_of
+from alexnet2012.evaluation.export import save_grouped, save_safetensors, save_with_weights_of
 from alexnet2012.evaluation.predictions import Predictions, average, fingerprint, load_alike
 from alexnet2012.reporting.ablation.study import Run
 from alexnet2012.reporting.figures.curves import draw_curves, read_curves
@@ -115,6 +115,7 @@ def write_net(directory: Path) -> None:
     tree = directory.parent / "tree"
     write_checkpoint(directory / "net.pt", open_dataset(tree, "val"))
     net = load_checkpoint(directory / "net.pt", "cpu")
+    save_safetensors(net, directory / "whole.safetensors")
     save_grouped(net, directory / "grouped.safetensors")
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 6).astype(np.float32)
     for name in ("predictions.npz", "others.npz"):
@@ -266,7 +267,7 @@ def fair_statistics(statistics: dict[str, Any]) -> bool:
 
 
 def read_net(directory: Path, path: Path) -> Any:
-    net = load_checkpoint(directory / "net.pt", "cpu")
+    net = load_checkpoint(path, "cpu")
     net.predict(next((directory.parent / "tree").rglob("*.png")), crops=1)
     return dict(net.named_parameters()), net.class_names, vars(net.statistics), dataclasses.asdict(net.recipe)
 
@@ -411,6 +412,7 @@ PAIRS = (
     Pair("run's checkpoint, resumed", "run", "checkpoints/step-000000005.pt", damages.CHECKPOINT, read_resumed,
          resumable),
     Pair("checkpoint, evaluated", "net", "net.pt", damages.CHECKPOINT, read_net, fair_net),
+    Pair("exported net, evaluated", "net", "whole.safetensors", damages.SAFETENSORS, read_net, fair_net),
     Pair("grouped weights, taken", "net", "grouped.safetensors", damages.SAFETENSORS, read_grouped, fair_net),
     Pair("predictions, averaged", "net", "predictions.npz", damages.NPZ, read_predictions),
     Pair("fc7's cache", "net", "fc7.npy", damages.NPY, read_features),

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from alexnet2012 import AlexNet, Recipe, load_checkpoint, paper_recipe, source_recipe
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import Dataset, open_dataset
+from alexnet2012.data.dataset import load
 from alexnet2012.evaluation import checkpoint
 from alexnet2012.evaluation.export import (
     check_onnx,
     groups,
+    metadata,
     onnx_difference,
     save_grouped,
     save_onnx,
@@ -123,6 +125,63 @@ def test_the_whole_net_keeps_its_names(path: Path, tmp_path: Path) -> None:
     again.load_state_dict(load_file(tmp_path / "net.safetensors"))
     for name, weight in net.named_parameters():
         assert torch.equal(again.get_parameter(name), weight)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_safetensors_file_is_a_checkpoint_too(grey: bool, path: Path, val: Dataset, tmp_path: Path) -> None:
+    net, file = load_checkpoint(path, "cpu"), tmp_path / "net.safetensors"
+    if grey:
+        net.statistics.mean[...] = net.statistics.mean[..., :1]
+    save_safetensors(net, file)
+    again = load_checkpoint(file, "cpu")
+    assert (again.recipe, again.class_names, again.classes) == (net.recipe, net.class_names, 5)
+    for name, value in vars(net.statistics).items():
+        expected = value.astype(np.float32) if name == "mean" else value
+        np.testing.assert_array_equal(getattr(again.statistics, name), expected)
+    pixels = torch.from_numpy(load(val, 3, 256)[0].copy())[None]
+    assert torch.equal(again.probabilities(pixels), net.probabilities(pixels))
+    mean_bytes = 4 * 256 * 256 * (1 if grey else 3)
+    assert file.stat().st_size < 4 * sum(w.numel() for w in net.parameters()) + 4 / 3 * mean_bytes + 10_000
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("project", "another", "not a checkpoint of this project"),
+        ("recipe", "[" * 100_000, "not a whole checkpoint"),
+        ("recipe", '{"width": 0.0625, "towers": 1}', "weights: towers.1.conv1.bias is of another net"),
+        ("class_names", '["a", "b"]', "not torch.float32 of|not float32 of"),
+        ("mean", "AAAA", "not a whole checkpoint"),
+        ("mean_shape", "[1, 1, 65536]", "mean has shape|not a whole checkpoint"),
+        ("checkpoint_format", "2", "format 2 is newer than 1"),
+        ("groups", "{}", "holds grouped weights"),
+    ],
+)
+def test_a_safetensors_file_of_other_contents_is_refused(
+    key: str, value: str, said: str, path: Path, tmp_path: Path
+) -> None:
+    net, file = load_checkpoint(path, "cpu"), tmp_path / "net.safetensors"
+    save_file({name: weight.detach().contiguous() for name, weight in net.named_parameters()}, file, metadata(net))
+    assert load_checkpoint(file, "cpu").classes == 5
+    save_file(load_file(file), file, metadata(net) | {key: value})
+    with pytest.raises(InputError, match=said) as refusal:
+        load_checkpoint(file, "cpu")
+    assert str(refusal.value).startswith(f"{file}: ")
+
+
+def test_torchvision_s_net_loads_into_torchvision(val: Dataset, tmp_path: Path) -> None:
+    from torchvision.models import alexnet
+
+    recipe, file = NETS["torchvision"].recipe(), tmp_path / "net.safetensors"
+    net = load_checkpoint(write_checkpoint(tmp_path / "net.pt", val, recipe=recipe), "cpu")
+    save_safetensors(net, file)
+    theirs = alexnet(num_classes=5).eval()
+    theirs.load_state_dict(load_file(file))
+    images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = net(images)
+        torch.testing.assert_close(theirs(images), expected)
+        assert torch.equal(load_checkpoint(file, "cpu")(images), expected)
 
 
 def test_grouped_weights_come_back_bit_by_bit(path: Path, val: Dataset, tmp_path: Path) -> None:

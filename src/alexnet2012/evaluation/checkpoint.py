@@ -1,7 +1,7 @@
 """Checkpoints: one file holds the whole net and all a run needs to go on, or an evaluation to start.
 
 The file is torch's zip format, read with ``weights_only``: no code in it is ever run. Its keys are those of the whole
-net, so every layout loads every other's.
+net, so every layout loads every other's. A safetensors file of ``launch/export.py`` is read as well, for evaluation.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import is_count, is_number, refuse_packed, require, shown
 from alexnet2012.core.random_streams import refuse_other_streams
 from alexnet2012.data import Statistics
+from alexnet2012.evaluation import safetensors_file
 from alexnet2012.network.build import parameter_shapes
 from alexnet2012.recipe import Recipe, fields_of_today
 
 FORMAT = 1
+SAMPLE = Path(__file__).parent / "sample" / "net.safetensors"  # a small net, see the README beside it
 FORM = {  # of what it holds; a run goes on only from one with all of it
     "weights": dict,
     "recipe": dict,
@@ -64,23 +66,19 @@ def save(path: Path, contents: dict[str, Any]) -> None:
 
 
 def load(path: Path | str) -> dict[str, Any]:
-    """The contents of a checkpoint, its tensors mapped from the file.
+    """The contents of a checkpoint, its tensors mapped from the file; ``sample`` is the one in this package.
 
     Raises InputError, naming the file, for one that is missing, damaged, of another project or of a newer format.
     """
-    path = Path(path)
+    path = SAMPLE if str(path) == "sample" else Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint file")
     try:
-        with zipfile.ZipFile(path) as archive:
-            refuse_packed(archive, path.stat().st_size)
-            damaged = archive.testzip()  # every record carries a CRC-32
-        with warnings.catch_warnings(action="ignore"):  # of torch, about tensors that are refused below
-            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True) if damaged is None else None
+        saved = safetensors_file.read(path) if safetensors_file.recognizes(path) else read_zip(path)
+    except InputError:
+        raise
     except Exception as error:
         raise Broken(f"{path}: not a whole checkpoint ({type(error).__name__})") from error
-    if damaged is not None:
-        raise Broken(f"{path}: damaged (the checksum of {damaged} differs)")
     if not isinstance(saved, dict) or not is_count(saved.get("format")):
         raise InputError(f"{path}: not a checkpoint of this project")
     if saved["format"] > FORMAT:
@@ -92,6 +90,17 @@ def load(path: Path | str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RuntimeError, ArithmeticError) as error:
         raise Broken(f"{path}: {str(error)[:MESSAGE]}") from error
     return saved
+
+
+def read_zip(path: Path) -> Any:
+    """What torch has saved in ``path``. Raises Broken where a checksum differs, or what zipfile and torch raise."""
+    with zipfile.ZipFile(path) as archive:
+        refuse_packed(archive, path.stat().st_size)
+        damaged = archive.testzip()  # every record carries a CRC-32
+    if damaged is not None:
+        raise Broken(f"{path}: damaged (the checksum of {damaged} differs)")
+    with warnings.catch_warnings(action="ignore"):  # of torch, about tensors that are refused later
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 def validate(saved: dict[str, Any]) -> None:

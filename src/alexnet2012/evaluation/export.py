@@ -9,7 +9,6 @@ towers at maps 46 to 49 (Caffe's does).
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import open_file
-from alexnet2012.evaluation import checkpoint
+from alexnet2012.evaluation import checkpoint, safetensors_file
 from alexnet2012.evaluation.crops import crops_of
 from alexnet2012.evaluation.model import TrainedAlexNet
 from alexnet2012.network import AlexNet
@@ -83,17 +82,14 @@ def by(tensor: Tensor) -> str:
 
 
 def metadata(net: TrainedAlexNet) -> dict[str, str]:
-    """Of a file of weights: all strings. The mean image stays in the checkpoint; its mean colour is here."""
+    """Of a file of weights: all that a checkpoint has for evaluation, and more for people."""
     recipe = net.recipe
     shape = f"N x {recipe.channels} x {recipe.crop_size} x {recipe.crop_size}"
     pixels = "RGB, 0..255, mean image subtracted"
     if not recipe.mean_subtracted:
         pixels = f"0..255, less {recipe.pixel_offset}, divided by {recipe.pixel_scale}"
     return {
-        "format": "pt",
-        "project": "alexnet2012",
-        "recipe": json.dumps(dataclasses.asdict(recipe)),
-        "class_names": json.dumps(net.class_names),
+        **safetensors_file.describe(recipe, net.class_names, net.statistics),
         "input": f"{shape}, {pixels}",
         "mean_color": json.dumps(net.statistics.mean.mean((0, 1)).tolist()),
         "lrn": LRN_WITHIN,
@@ -101,9 +97,13 @@ def metadata(net: TrainedAlexNet) -> dict[str, str]:
 
 
 def save_safetensors(net: TrainedAlexNet, path: Path) -> None:
-    """The whole net under its own names, ``towers.0.conv1.weight`` and so on."""
+    """The whole net under its own names, ``towers.0.conv1.weight`` and so on, or torchvision's under its.
+
+    ``load_checkpoint`` reads it.
+    """
     weights = {name: weight.detach().cpu().contiguous() for name, weight in net.named_parameters()}
-    save_file(weights, path, metadata(net))
+    names = safetensors_file.published_names(net.recipe.net)
+    save_file(safetensors_file.renamed(weights, names), path, metadata(net))
 
 
 def save_grouped(net: TrainedAlexNet, path: Path) -> None:

@@ -151,8 +151,9 @@ def load_checkpoint(
 ) -> TrainedAlexNet:
     """The net of a checkpoint file, both towers on ``device``: the first GPU if there is one, unless given.
 
-    ``exchange`` says which towers this process holds, where others hold the rest; several devices are a tower's each.
-    Raises InputError, naming the file, for one that is missing, damaged or of another project.
+    Also of a safetensors file of ``launch/export.py``; ``sample`` is the small net in this package. ``exchange`` says
+    which towers this process holds, where others hold the rest; several devices are a tower's each. Raises InputError,
+    naming the file, for one that is missing, damaged or of another project.
     """
     net = trained_net(checkpoint.load(Path(path)), exchange)
     if device is None:

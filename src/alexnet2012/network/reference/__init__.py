@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from alexnet2012.core.lazy import Registry, lazily
@@ -27,6 +27,7 @@ class Definition:
     schedule: str = "constant"
     early_stop: int | None = None  # epochs
     val_fraction: float | None = None  # of the training images
+    published: Mapping[str, str] = field(default_factory=dict)  # our names of layers -> its publisher's, for exports
     variants: tuple[str, ...] = ()  # those of ``recipe.VARIANTS`` that it has
 
 

@@ -14,6 +14,10 @@ from alexnet2012.network.reference.d2l import Layers
 from alexnet2012.recipe import Recipe
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of pixels in 0..1
+PUBLISHED = {  # our names of the layers with weights, in order, and torchvision's
+    **{"conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8"},
+    **{"conv5": "features.10", "fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"},
+}
 
 
 def recipe() -> Recipe:
@@ -31,14 +35,12 @@ def layers(recipe: Recipe, classes: int) -> Layers:
     import torchvision  # only here: it takes a second
 
     net = torchvision.models.alexnet(num_classes=classes)
-    convolutions, matrices = (iter(f"conv{n}" for n in range(1, 6)), iter(f"fc{n}" for n in range(6, 9)))
+    names = iter(PUBLISHED)
     for place, module in enumerate([*net.features, net.avgpool, nn.Flatten(), *net.classifier]):
-        if isinstance(module, nn.Conv2d):
-            yield next(convolutions), module
-        elif isinstance(module, nn.Linear):
-            yield next(matrices), module
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            yield next(names), module
         else:
             yield f"{type(module).__name__.lower()}{place}", module
 
 
-TORCHVISION = Definition(recipe, layers, schedule="plateau", early_stop=7, val_fraction=0.2)
+TORCHVISION = Definition(recipe, layers, published=PUBLISHED, schedule="plateau", early_stop=7, val_fraction=0.2)
