@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alexnet2012 import data
+from alexnet2012.core.atomic_files import write_text
 from alexnet2012.core.command_line import Parser, exit_code, leave, progress
 from alexnet2012.core.errors import InputError, printable
 from alexnet2012.core.threads import cores
@@ -145,7 +146,7 @@ def write_report(
         "unreadable": manifest["unreadable"],
     }
     try:
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        write_text(path, json.dumps(report, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 

@@ -209,6 +209,28 @@ def test_a_damaged_shard_or_record_is_made_anew(
     assert contents(run(archives, out, workers=1)) == contents(prepared)
 
 
+def test_nothing_is_written_through_a_link_or_into_a_pipe(
+    unfinished: Path, archives: Path, prepared: Path, tmp_path: Path
+) -> None:
+    """A link is replaced, and what it names, outside the set, stays as it is."""
+    out, outside = shutil.copytree(unfinished, tmp_path / "set"), tmp_path / "outside"
+    outside.write_text("mine")
+    for name in ("train-index.npy", "classes.json"):
+        (out / name).symlink_to(outside)
+    os.mkfifo(out / "statistics.npz")
+    assert contents(run(archives, out, workers=1)) == contents(prepared)
+    assert outside.read_text() == "mine"
+    assert not any(path.is_symlink() or path.is_fifo() for path in out.iterdir())
+
+
+@pytest.mark.parametrize("spoil", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_a_lock_that_is_no_file_is_named(spoil: Callable[[Path], object], archives: Path, tmp_path: Path) -> None:
+    (tmp_path / ".preparation").mkdir()
+    spoil(tmp_path / ".preparation" / "lock")
+    with pytest.raises(InputError, match=r"\.preparation/lock: .*; remove it"):
+        run(archives, tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"[" * 100_000, b'{"size": \xff}'])
 def test_damaged_settings_of_a_preparation_are_named(
     content: bytes, archives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,13 @@ def test_what_a_run_killed_before_its_configuration_leaves_is_taken(left: str, t
         run.take()
         run.record(IDENTITY)
     assert not list(run.path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("spoil", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_a_lock_that_is_no_file_is_named(spoil: Callable[[Path], object], tmp_path: Path) -> None:
+    spoil(tmp_path / "lock")
+    with pytest.raises(InputError, match=r"lock: .*; remove it"):
+        RunDirectory(tmp_path).take()
 
 
 @pytest.mark.parametrize("file", ["notes.txt", "checkpoints/last.pt", "checkpoints/lock", "metrics.jsonl", "a.partial"])

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.lib.format import MAGIC_PREFIX, dtype_to_descr
@@ -50,6 +50,19 @@ def is_file(path: Path) -> bool:
     if path.exists() or path.is_symlink():
         raise Damaged(path, "is not a file", "remove it, or put the file there")
     return False
+
+
+def open_lock(path: Path) -> TextIO:
+    """Open a file to lock, made where there is none, without waiting or following a link. Raises Damaged."""
+    try:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        raise Damaged(path, f"cannot be opened ({error.strerror})", "remove it") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Damaged(path, "is not a file", "remove it")
+    return os.fdopen(descriptor, "a+")
 
 
 def open_file(path: str | os.PathLike[str], advice: str = "") -> BufferedReader:

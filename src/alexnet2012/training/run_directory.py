@@ -16,7 +16,16 @@ from typing import Any, TextIO
 from alexnet2012.core import messages
 from alexnet2012.core.atomic_files import remove_partials, write_text
 from alexnet2012.core.errors import InputError
-from alexnet2012.core.guarded_files import Damaged, is_count, is_number, is_utf8, read_bytes, read_json, require
+from alexnet2012.core.guarded_files import (
+    Damaged,
+    is_count,
+    is_number,
+    is_utf8,
+    open_lock,
+    read_bytes,
+    read_json,
+    require,
+)
 from alexnet2012.core.random_streams import STREAMS, refuse_other_streams
 from alexnet2012.recipe import Recipe, fields_of_today
 
@@ -67,7 +76,7 @@ class RunDirectory:
 
         Raises InputError naming the host and process that holds the lock.
         """
-        lock = (self.path / "lock").open("a+")
+        lock = open_lock(self.path / "lock")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

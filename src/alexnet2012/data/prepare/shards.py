@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import io
 import json
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from PIL import Image, features
 
 from alexnet2012.core.atomic_files import atomic_write, remove_partials
 from alexnet2012.core.errors import InputError
-from alexnet2012.core.guarded_files import Damaged, Field, is_count, read_json, read_npz, require
+from alexnet2012.core.guarded_files import Damaged, Field, is_count, open_lock, read_json, read_npz, require
 from alexnet2012.core.random_streams import Purpose, philox
 from alexnet2012.data.pixels import SIDE, decode, open_image
 from alexnet2012.data.prepare.source import File, Source
@@ -262,7 +261,7 @@ def _claimed(directory: Path, description: dict[str, Any]) -> Iterator[None]:
     unfinished = directory / UNFINISHED
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
-        with (unfinished / "lock").open("w") as lock:
+        with open_lock(unfinished / "lock") as lock:
             _lock(lock, directory)
             remove_partials(unfinished)
             with atomic_write(unfinished / "settings.json") as partial:
@@ -291,7 +290,7 @@ def _check_space(directory: Path, missing: list[Shard]) -> None:
 
 def _finish(directory: Path, shards: list[Shard], source: Source, description: dict[str, Any]) -> None:
     """From the shards' records: indices, statistics, class names and, last, the manifest."""
-    training, odd = Sums(), defaultdict[str, list[str]](list)
+    training, odd, unfinished = Sums(), defaultdict[str, list[str]](list), directory / UNFINISHED
     rows = defaultdict[str, list[NDArray[np.void]]](list)
     entries = defaultdict[str, list[dict[str, Any]]](list)
     for shard in shards:
@@ -306,10 +305,13 @@ def _finish(directory: Path, shards: list[Shard], source: Source, description: d
     for split, index in indices.items():
         if not len(index):
             raise InputError(f"{source.directory}: no readable {split} image")
-        np.save(directory / f"{split}-index.npy", index, allow_pickle=False)
-    training.statistics().save(directory / "statistics.npz")
+        with atomic_write(directory / f"{split}-index.npy", unfinished) as partial, partial.open("wb") as file:
+            np.save(file, index, allow_pickle=False)
+    with atomic_write(directory / "statistics.npz", unfinished) as partial:
+        training.statistics().save(partial)
     classes = [{"wnid": wnid, "words": words} for wnid, words in zip(source.wnids, source.words, strict=True)]
-    (directory / "classes.json").write_bytes(_json(classes))
+    with atomic_write(directory / "classes.json", unfinished) as partial:
+        partial.write_bytes(_json(classes))
     manifest = {
         "settings": description,
         "made_with": {"pillow": PIL.__version__, "libjpeg-turbo": features.version("libjpeg_turbo")},
@@ -318,8 +320,7 @@ def _finish(directory: Path, shards: list[Shard], source: Source, description: d
         "splits": {split: {"images": len(indices[split]), "shards": entries[split]} for split in indices},
         "files": {name: seal(directory / name) for name in FILES},
     }
-    os.sync()  # the manifest says that all else is there
-    with atomic_write(directory / MANIFEST, directory / UNFINISHED) as partial:
+    with atomic_write(directory / MANIFEST, unfinished) as partial:  # it says that all else is there
         partial.write_bytes(_json(manifest))
 
 
