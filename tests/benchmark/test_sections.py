@@ -39,7 +39,7 @@ def test_the_product_has_as_many_operations_as_a_step(monkeypatch: pytest.Monkey
 def test_their_lrn_is_the_same_function() -> None:
     x, gradient = torch.randn(2, 48, 5, 5) * 50, torch.randn(2, 48, 5, 5)
     x.requires_grad_()
-    ours, theirs = lrn.LocalResponseNorm(), lrn.their_lrn(paper_recipe())
+    ours, theirs = lrn.LocalResponseNorm(), lrn.their_lrn()
     torch.testing.assert_close(ours(x), theirs(x))
     for passed in ("backward", "both"):
         (one,), (other,) = (lrn.work(one, x, gradient, passed)() for one in (ours, theirs))

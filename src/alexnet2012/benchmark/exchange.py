@@ -1,14 +1,15 @@
-"""What passes between two ranks in a step, beside one gather of as many bytes, and beside a step without it."""
+"""The exchange between two ranks in a step, beside one gather of as many bytes, and beside a step without it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from alexnet2012.benchmark.compare import Figure, compare, compared
-from alexnet2012.benchmark.training_step import Step, inputs, repeated, trained
+from alexnet2012.benchmark.training_step import Step, inputs, trained
 from alexnet2012.distributed.layout import open_layout
 from alexnet2012.network import AlexNet
 from alexnet2012.network.exchange import Exchange, exchange_between
@@ -70,4 +71,4 @@ def sent(batch: int, device: torch.device) -> list[Tensor]:
 
 def step(batch: int, device: torch.device, exchange: Exchange) -> Step:
     net = AlexNet(paper_recipe(), exchange=exchange).place([device])
-    return repeated(trained(net, make_optimizer(net, net.recipe), "fp32"), *inputs(batch, device))
+    return partial(trained(net, make_optimizer(net, net.recipe), "fp32"), *inputs(batch, device))

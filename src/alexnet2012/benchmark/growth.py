@@ -1,4 +1,4 @@
-"""What happens as the work grows: larger batches, more replicas, more images."""
+"""Speed as the work grows: larger batches, more replicas, more images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +16,7 @@ import torch
 
 from alexnet2012.benchmark.compare import Figure, Seconds, compare, compared
 from alexnet2012.benchmark.synthetic import prepared_and_files
-from alexnet2012.benchmark.training_step import inputs, our_step, repeated, trained
+from alexnet2012.benchmark.training_step import inputs, our_step, trained
 from alexnet2012.data import TrainingPlan, open_dataset
 from alexnet2012.data.shards import MANIFEST, read_manifest, seal
 from alexnet2012.distributed.layout import open_layout
@@ -56,7 +57,7 @@ def replicas(device: torch.device) -> Iterator[Figure]:
         step = trained(layout.replicate(net), make_optimizer(net, net.recipe), "fp32")
         by_itself = trained(alone, make_optimizer(alone, net.recipe), "fp32")
         images, labels = inputs(REPLICATED // layout.replicas, own)
-        candidates = {"ours": repeated(step, images, labels), ALONE: repeated(by_itself, images, labels)}
+        candidates = {"ours": partial(step, images, labels), ALONE: partial(by_itself, images, labels)}
         results = compare(candidates, own, rounds=3, seconds=0)
         if layout.is_main:
             what = f"a training step of {layout.replicas} replicas, batch {REPLICATED}"

@@ -68,7 +68,7 @@ def our_pass(kind: str, place: Path, workers: int, device: torch.device) -> Call
 
 
 def torchvision_pass(files: Path, workers: int) -> Callable[[], object]:
-    """What a training script for ImageNet mostly does, without resizing: the files are 256x256."""
+    """The usual training script for ImageNet, without resizing: the files are 256x256."""
     recipe = paper_recipe()
     steps = [v2.RandomCrop(recipe.crop_size), v2.RandomHorizontalFlip(), v2.PILToTensor()]
     scale = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from alexnet2012.benchmark.compare import Figure, compare, compared
 from alexnet2012.network import LocalResponseNorm
-from alexnet2012.recipe import Recipe, paper_recipe
+from alexnet2012.recipe import paper_recipe
 
 SHAPES = ((48, 55), (128, 27))  # channels and side of a tower's LRN 1 and LRN 2
 BATCHES = (32, 128)
@@ -27,7 +27,7 @@ def figures(device: torch.device) -> Iterator[Figure]:
         x = torch.randn(batch, channels, side, side, device=device, dtype=dtype) * 50
         x = x.contiguous(memory_format=memory).requires_grad_()
         gradient, what = torch.randn_like(x), f"{batch}x{channels}x{side}x{side} {str(dtype)[6:]} {name}"
-        theirs: Callable[[Tensor], Tensor] = their_lrn(paper_recipe())
+        theirs: Callable[[Tensor], Tensor] = their_lrn()
         if dtype == torch.bfloat16 and not x.is_cuda:  # it has no bfloat16 of its own there
             theirs = in_float32(theirs)
         copies = copying(x.detach(), gradient)
@@ -41,8 +41,9 @@ def figures(device: torch.device) -> Iterator[Figure]:
             yield from compared("lrn", f"{passed}, {what}", compare(candidates, device), goals)
 
 
-def their_lrn(recipe: Recipe) -> nn.Module:
+def their_lrn() -> nn.Module:
     """torch's own, of the same function: it takes the mean over the window, not the sum."""
+    recipe = paper_recipe()
     return nn.LocalResponseNorm(recipe.lrn_size, recipe.lrn_alpha * recipe.lrn_size, recipe.lrn_beta, recipe.lrn_k)
 
 

@@ -77,7 +77,7 @@ def our_step(batch: int, device: torch.device, precision: str, compiled: bool = 
     run = compile_net(net, device) if compiled else net
     step = torch.zeros((), dtype=torch.int64, device=device)
     update = trained(lambda images: run(images, step), make_optimizer(net, net.recipe), precision)
-    return repeated(update, *inputs(batch, device))
+    return partial(update, *inputs(batch, device))
 
 
 def torchvision_step(batch: int, device: torch.device, precision: str) -> Step:
@@ -86,14 +86,14 @@ def torchvision_step(batch: int, device: torch.device, precision: str) -> Step:
     images, labels = inputs(batch, device)
     run = torch.compile(net) if device.type == "cuda" else net
     images = images.contiguous(memory_format=torch.channels_last) / 128
-    return repeated(trained(run, usual_rule(net), precision), images, labels)
+    return partial(trained(run, usual_rule(net), precision), images, labels)
 
 
 def usual_step(batch: int, device: torch.device, precision: str) -> Step:
     """As it is mostly run: eager, contiguous."""
     net = usual_net().to(device)
     images, labels = inputs(batch, device)
-    return repeated(trained(net, usual_rule(net), precision), images / 128, labels)
+    return partial(trained(net, usual_rule(net), precision), images / 128, labels)
 
 
 def usual_rule(net: nn.Module) -> torch.optim.Optimizer:
@@ -116,13 +116,9 @@ def trained(
     return step
 
 
-def repeated(step: Callable[[Tensor, Tensor], None], images: Tensor, labels: Tensor) -> Step:
-    return lambda: step(images, labels)
-
-
 def usual_net() -> nn.Module:
     """ "AlexNet" as mostly written in PyTorch: one tower of 96/256/384/384/256 kernels, not grouped."""
-    lrn, pool = partial(their_lrn, paper_recipe()), partial(nn.MaxPool2d, 3, 2)
+    lrn, pool = their_lrn, partial(nn.MaxPool2d, 3, 2)
     return nn.Sequential(
         nn.Conv2d(3, 96, 11, 4, 2), nn.ReLU(), lrn(), pool(),
         nn.Conv2d(96, 256, 5, 1, 2), nn.ReLU(), lrn(), pool(),

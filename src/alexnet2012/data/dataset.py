@@ -61,11 +61,11 @@ class Dataset(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What an error calls image ``index``: its path, or where it lies."""
+        """The name of image ``index`` in errors: its path, or where it lies."""
 
     @abstractmethod
     def identity(self) -> bytes:
-        """What tells its images, beside their labels, from those of another set, wherever it lies; no image is read."""
+        """Bytes that, beside the labels, distinguish its images from another set's, wherever it lies; none is read."""
 
     @property
     def statistics(self) -> Statistics:

@@ -74,7 +74,6 @@ class TreeDataset(Dataset):
         self.folders, self.directory, self._names, self._ends = folders, directory, b"".join(joined), np.cumsum(lengths)
 
     def path(self, index: int) -> Path:
-        """Where image ``index`` lies."""
         name = self._names[self._ends[index] : self._ends[index + 1]]
         return self.directory / self.folders[self.labels[index]] / os.fsdecode(name)
 
@@ -99,7 +98,12 @@ def open_dataset(data: str | Path, split: str) -> Dataset:
         raise InputError(f"split {split}: must be train or val")
     if isinstance(data, str) and data in DATASETS:
         return DATASETS[data](split)
-    return _open_directory(Path(data), split)
+    directory = Path(data)
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such directory; --data takes a directory or one of {', '.join(DATASETS)}")
+    if not any(directory.iterdir()):
+        raise InputError(f"{directory}: is empty; it must hold train/<class>/ and val/<class>/ or prepared shards")
+    return ShardDataset(directory, split) if is_prepared(directory) else _open_tree(directory, split)
 
 
 def _open_idx(directory: Path, split: str) -> Dataset:
@@ -162,14 +166,6 @@ def _leaving_no_empty_folder(root: Path) -> Iterator[None]:
 
 open_sample = partial(_open_idx, SAMPLE)
 open_cifar10 = partial(_open_torchvision, "cifar10", "CIFAR10", "put cifar-10-python.tar.gz into data/cifar10")
-
-
-def _open_directory(directory: Path, split: str) -> Dataset:
-    if not directory.is_dir():
-        raise InputError(f"{directory}: no such directory; --data takes a directory or one of {', '.join(DATASETS)}")
-    if not any(directory.iterdir()):
-        raise InputError(f"{directory}: is empty; it must hold train/<class>/ and val/<class>/ or prepared shards")
-    return ShardDataset(directory, split) if is_prepared(directory) else _open_tree(directory, split)
 
 
 def _open_tree(directory: Path, split: str) -> Dataset:

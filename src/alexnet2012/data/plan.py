@@ -24,7 +24,7 @@ DRAWS = 8  # 64-bit draws set aside for each position: two Philox blocks of four
 
 @dataclass(frozen=True)
 class Augmentations:
-    """What training sees of n images: which, where cropped, whether reflected, which colour shift."""
+    """The augmentations of n images: which image, where cropped, whether reflected, which colour shift."""
 
     index: NDArray[np.int64]  # (n,) images of the training split
     top: NDArray[np.int64]  # (n,) pixels, the crop's first row in the 256x256 image
@@ -38,7 +38,7 @@ class Augmentations:
         return len(self.index)
 
 
-Batch = Augmentations | NDArray[np.int64]  # what a loader is asked for: views in training, plain indices in evaluation
+Batch = Augmentations | NDArray[np.int64]  # of a loader: augmentations in training, plain indices in evaluation
 
 
 class TrainingPlan:
@@ -83,7 +83,7 @@ class TrainingPlan:
         return self.place(step)[0]
 
     def first_position(self, step: int) -> int:
-        """Where the batch of ``step`` begins in its epoch."""
+        """The position in its epoch at which the batch of ``step`` begins."""
         return self.place(step)[1] * self.batch_size
 
     def rows(self, step: int) -> int:
@@ -92,7 +92,7 @@ class TrainingPlan:
         return min(self.batch_size, images - self.first_position(step))
 
     def noisy(self, epoch: int) -> bool:
-        """Whether images get colour noise in ``epoch`` (from 0): S ends it before the last epochs."""
+        """True where ``epoch`` (from 0) has colour noise: S ends it before the last epochs."""
         recipe, end = self.recipe, self.recipe.color_noise_end
         return recipe.color_noise > 0 and (
             end is None or epoch * recipe.schedule_epochs < (end - recipe.first_epoch) * self.epochs

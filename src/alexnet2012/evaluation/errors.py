@@ -21,7 +21,7 @@ class ErrorRates:
 
 
 def credit(scores: Tensor, labels: Tensor, top: int) -> Tensor:
-    """How right each row is at ``top``, 0 to 1: (n,) float64, for scores (n, classes) and labels (n,).
+    """Credit of each row at ``top``, 0 to 1: (n,) float64, for scores (n, classes) and labels (n,).
 
     clip((top - higher) / tied, 0, 1), where ``higher`` classes score above the true one and ``tied`` score as it
     does, itself included (the 2012 code's rule). A row with a score that is not finite is wrong.

@@ -27,7 +27,7 @@ from alexnet2012.recipe import ImageRecipe
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How a data set passes through nets."""
+    """Settings of a pass of a data set through nets."""
 
     crops: int = 1  # 1 or 10
     batch_size: int = 128  # images over all processes
@@ -173,7 +173,7 @@ def assess(
 
 
 def assess_kept(several: Sequence[Predictions], weights: Sequence[float]) -> Assessment:
-    """The same from predictions kept in files, without the nets."""
+    """Errors of predictions kept in files, without the nets."""
     mean, each = average(several, weights), [one.error_rates() for one in several]
     return Assessment(mean.crops, each, {mean.crops: mean.error_rates()}, len(mean.class_names), {mean.crops: mean})
 

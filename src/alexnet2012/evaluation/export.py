@@ -35,7 +35,7 @@ LRN_WITHIN = "within towers"  # how our grouped files say that LRN does not cros
 
 
 def groups(recipe: Recipe) -> dict[str, int]:
-    """How many groups each layer has. Raises InputError for a net that has no such form."""
+    """The number of groups of each layer. Raises InputError for a net that has no such form."""
     if recipe.net != "2012":
         raise InputError(f"{recipe.net}: a net without towers has nothing to group")
     reads_all = {layer: layer == "conv1" or recipe.reads_both_towers(layer) for layer in recipe.layers}
@@ -171,7 +171,7 @@ def save_onnx(net: TrainedAlexNet, path: Path) -> float:
 
 
 def check_onnx(net: TrainedAlexNet, path: Path) -> float:
-    """How far ``path`` is from ``net``. Raises InputError if too far."""
+    """``onnx_difference``. Raises InputError if it is above ``TOLERANCE``."""
     difference = onnx_difference(net, path)
     if not difference <= TOLERANCE:
         raise InputError(f"--onnx: the graph differs from the net by {difference:.1e} in onnxruntime; nothing written")

@@ -1,4 +1,4 @@
-"""What a net has learned: fc7's values as a map of images (paper §6.1), and conv1's kernels (paper figure 3).
+"""Features of a trained net: fc7's values as a map of images (paper §6.1), and conv1's kernels (paper figure 3).
 
 fc7's values are kept in a file and searched in parts, in the memory of one batch.
 """
@@ -149,7 +149,7 @@ def columns(kernels: int) -> int:
 
 
 def colour_share(kernels: Tensor) -> float:
-    """How coloured kernels (n, 3, h, w) are, 0 to 1: the share of their squared weights off the grey axis.
+    """The share of colour in kernels (n, 3, h, w), 0 to 1: that of their squared weights off the grey axis.
 
     0 when red, green and blue weights are equal, 2/3 for random weights, 1 when they add up to nothing. It puts a
     number on the towers' specialisation, colour-agnostic and colour-specific, in P figure 3.

@@ -39,13 +39,13 @@ class Prediction(NamedTuple):
 
 
 class Predictor:
-    """What a net with a checkpoint's weights is asked: a mixin of ``AlexNet`` and of the reference nets."""
+    """Predictions of a net with a checkpoint's weights: a mixin of ``AlexNet`` and of the reference nets."""
 
     recipe: Recipe
     classes: int
 
     def take(self: Any, saved: dict[str, Any]) -> None:
-        """Its weights, ``class_names`` and ``statistics`` from ``saved``, what ``training.checkpoint.load`` gives."""
+        """Its weights, ``class_names`` and ``statistics`` from ``saved``, from ``checkpoint.load``."""
         self.class_names = in_words(saved["class_names"])
         self.statistics = checkpoint.statistics_in(saved)
         self.load_state_dict({name: saved["weights"][name] for name in self.state_dict()})
@@ -102,7 +102,7 @@ class TrainedAlexNet(Predictor, AlexNet):
     """A net with a checkpoint's weights, in eval mode, with its ``recipe``, ``class_names`` and ``statistics``."""
 
     def __init__(self, saved: dict[str, Any], exchange: Exchange | None = None) -> None:
-        """``saved`` is what ``training.checkpoint.load`` gives; ``exchange`` as in ``AlexNet``."""
+        """``saved`` is from ``checkpoint.load``; ``exchange`` as in ``AlexNet``."""
         super().__init__(checkpoint.recipe_in(saved), saved["classes"], exchange=exchange)
         self.take(saved)
 
@@ -111,7 +111,7 @@ class TrainedAlexNet(Predictor, AlexNet):
 
 
 class TrainedReferenceNet(Predictor, ReferenceNet):
-    """The same of a reference net."""
+    """A reference net with a checkpoint's weights."""
 
     def __init__(self, saved: dict[str, Any]) -> None:
         super().__init__(checkpoint.recipe_in(saved), saved["classes"])

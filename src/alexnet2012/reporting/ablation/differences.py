@@ -1,10 +1,10 @@
-"""How much worse a variant is than the base net: paired by seed and by image, with a standard error over both."""
+"""Differences of a variant to the base net: paired by seed and by image, with a standard error over both."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +23,9 @@ class Estimate:
     mean: float
     standard_error: float | None
 
-    @classmethod
-    def over_seeds(cls, values: Sequence[float]) -> Estimate:
-        count = len(values)
-        return cls(statistics.mean(values), statistics.stdev(values) / math.sqrt(count) if count > 1 else None)
-
     @property
     def beyond(self) -> bool:
-        """Whether it lies more than two standard errors from 0."""
+        """True more than two standard errors from 0."""
         return self.standard_error is not None and abs(self.mean) > 2 * self.standard_error
 
 
@@ -49,7 +44,10 @@ class Row:
     def error(self, measure: int) -> Estimate | None:
         """``measure`` 0 is top-1 error, 1 top-5 error, 2 the loss; None where nothing was run."""
         values = [of_seed[measure] for of_seed in self.errors.values()]
-        return Estimate.over_seeds(values) if values else None
+        if not values:
+            return None
+        spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+        return Estimate(statistics.mean(values), spread)
 
     def difference(self, measure: int) -> Estimate | None:
         if not self.differences:

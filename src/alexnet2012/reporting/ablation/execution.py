@@ -34,7 +34,7 @@ TIMED_IMAGES = 32  # at most, in the timed step
 
 @dataclass(frozen=True)
 class Slot:
-    """What one run at a time may use."""
+    """The resources of one run at a time."""
 
     cores: tuple[int, ...]
     gpus: str | None  # CUDA_VISIBLE_DEVICES; None where there are none

@@ -47,8 +47,8 @@ class Run:
         return f"{self.variant}, seed {self.seed}"
 
     def config(self) -> dict[str, Any]:
-        """What was asked of it, fields that its version did not have at their defaults; empty before it began."""
-        found = wrote(self.directory.config, {"settings": {"recipe.batch_size?": is_count}, "max_steps?": is_limit})
+        """Its ``config.json``, fields that its version did not have at their defaults; empty before it began."""
+        found = wrote(self.directory.config, CONFIG)
         return found and {**found, "settings": settings_of_today(found["settings"])}
 
     @property
@@ -61,7 +61,7 @@ class Run:
         return wrote(self.directory.state, STATE).get("step", 0)
 
     def trained(self, max_steps: int | None) -> bool:
-        """Whether it has come to its last step, with this limit."""
+        """True at its last step, with this limit."""
         state = wrote(self.directory.state, STATE).get("state")
         return state == "done" and self.max_steps == max_steps
 
@@ -73,11 +73,11 @@ class Run:
 
     @property
     def evaluated(self) -> bool:
-        """Whether its errors and predictions are there; the first version kept neither predictions nor loss."""
+        """True when its errors and predictions are there; the first version kept neither predictions nor loss."""
         return self.rates() is not None and all(path.is_file() for path in self.predictions.values())
 
     def seconds(self) -> float:
-        """How long its training steps took, in all; validation and saving are not counted."""
+        """Time of all its training steps; validation and saving are not counted."""
         rows = [row for row in read_curves(self.directory.metrics).training if "images_per_second" in row]
         batch = self.config()["settings"]["recipe.batch_size"]
         before = [0, *(row["step"] for row in rows)]
@@ -89,20 +89,16 @@ def is_percent(value: Any) -> bool:
     return is_number(value) and 0 <= value <= 100
 
 
-def is_limit(value: Any) -> bool:
-    """Of steps, or none."""
-    return value is None or is_count(value)
-
-
+CONFIG = {
+    "settings": {"recipe.batch_size?": is_count},
+    "max_steps?": lambda steps: steps is None or is_count(steps),
+}
 STATE = {"state": str, "step": is_count}
 ERRORS = {"top1_error": is_percent, "top5_error": is_percent, "images": is_count, "loss?": is_number}
 
 
 def wrote(path: Path, form: dict[str, Any]) -> dict[str, Any]:
-    """What a run wrote into a JSON file, of this ``form``; empty if there is no such file.
-
-    Raises InputError, naming it, for a damaged one.
-    """
+    """A run's JSON file, of this ``form``; empty if there is none. Raises InputError, naming it, for a damaged one."""
     if not is_file(path):
         return {}
     try:
@@ -156,7 +152,7 @@ def found_runs(study: Path) -> list[Run]:
 
 
 def measured(runs: Sequence[Run], crops: int) -> dict[str, dict[int, Measured]]:
-    """What the ``runs`` said of each image, by variant and seed. Raises InputError for predictions of other images."""
+    """The errors of each image, by variant and seed. Raises InputError for predictions of other images."""
     found: dict[str, dict[int, Measured]] = {}
     data = ""
     for run in runs:

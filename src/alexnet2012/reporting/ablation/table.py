@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -67,13 +66,13 @@ def in_json(row: Row) -> dict[str, Any]:
 
 
 def of_2012(variant: str) -> Result2012 | Difference2012:
-    """What 2012 says of a variant or, in absolute figures, of the base net."""
+    """The differences of 2012 for a variant or, in absolute figures, those of the base net."""
     base = result_2012(1, CROPS)
     return base if variant == BASE and base else VARIANTS[variant].in_2012
 
 
 def figures_2012(variant: str, recipe: str) -> dict[str, Any]:
-    """What 2012 says of a variant: its differences, null where it gave none, and in words; whose they are."""
+    """The differences of 2012 for a variant, null where it gave none, and in words; whose they are."""
     found: dict[str, Any] = {"2012": about_2012(variant, recipe)}
     for measure, name in enumerate(MEASURES):
         found[f"{name}_difference_2012"] = None if variant == BASE else of_2012(variant).figures[measure]
@@ -115,16 +114,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def cells(row: Row, beside_2012: bool = True) -> list[str]:
     found = [row.variant, str(len(row.errors)) if row.errors else NOT_MEASURED]
     for measure in range(len(MEASURES)):
-        found += [*ours(row, measure), *[in_2012(row.variant, measure)] * beside_2012]
+        error, difference = row.error(measure), row.difference(measure)
+        star = " *" if difference and difference.beyond else ""
+        of_difference = "" if row.variant == BASE else in_words(difference, DECIMALS[measure], "+") + star
+        found += [in_words(error, DECIMALS[measure]), of_difference]
+        found += [in_2012(row.variant, measure)] * beside_2012
     return found
-
-
-def ours(row: Row, measure: int) -> list[str]:
-    """A row's mean and its difference to the base net."""
-    error, difference = row.error(measure), row.difference(measure)
-    star = " *" if difference and difference.beyond else ""
-    of_difference = "" if row.variant == BASE else in_words(difference, DECIMALS[measure], "+") + star
-    return [in_words(error, DECIMALS[measure]), of_difference]
 
 
 def in_words(estimate: Estimate | None, decimals: int, sign: str = "") -> str:
@@ -158,7 +153,15 @@ def draw(rows: Sequence[Row], recipe: str) -> Figure:
     figure = new_figure(0.9 + 0.22 * len(rows), "constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
-        draw_row(axes, place, row, recipe)
+        if difference := row.difference(0):
+            seeds = [of_seed[0] for of_seed in row.differences.values()]
+            axes.plot(seeds, [place] * len(seeds), ".", color=COLORS[0], markersize=2, alpha=0.5)
+            spread = difference.standard_error
+            axes.errorbar(difference.mean, place, xerr=spread, fmt="o", color=COLORS[0], markersize=3)
+        given = VARIANTS[row.variant].in_2012
+        if given.top1 is not None:
+            marker = "X" if given.unlike_in(recipe) else "D"
+            axes.plot(given.top1, place, marker, color=COLORS[1], markersize=3, fillstyle="none")
     axes.axvline(0, color="black", linewidth=0.5)
     axes.set_yticks(range(len(rows)), [row.variant + ("" if row.differences else f"\n{NOT_MEASURED}") for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -170,14 +173,3 @@ def draw(rows: Sequence[Row], recipe: str) -> Figure:
     ]
     figure.legend(handles=[ours, *theirs], loc="outside lower center", ncols=3, frameon=False)
     return figure
-
-
-def draw_row(axes: Axes, place: int, row: Row, recipe: str) -> None:
-    if difference := row.difference(0):
-        seeds = [of_seed[0] for of_seed in row.differences.values()]
-        axes.plot(seeds, [place] * len(seeds), ".", color=COLORS[0], markersize=2, alpha=0.5)
-        axes.errorbar(difference.mean, place, xerr=difference.standard_error, fmt="o", color=COLORS[0], markersize=3)
-    given = VARIANTS[row.variant].in_2012
-    if given.top1 is not None:
-        marker = "X" if given.unlike_in(recipe) else "D"
-        axes.plot(given.top1, place, marker, color=COLORS[1], markersize=3, fillstyle="none")

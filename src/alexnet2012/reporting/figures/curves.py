@@ -25,7 +25,7 @@ from alexnet2012.training.run_directory import LOG_BYTES, read_row
 
 @dataclass(frozen=True)
 class Curves:
-    """What a run measured, by step."""
+    """The measurements of a run, by step."""
 
     name: str
     classes: int | None  # None where the run's directory does not tell
@@ -34,11 +34,11 @@ class Curves:
     # newer runs also val_loss, train_loss (nats) and train_top1_error
 
     def tells(self, name: str) -> bool:
-        """Whether every epoch has this value."""
+        """True where every epoch has this value."""
         return bool(self.validation) and all(name in row for row in self.validation)
 
     def epochs(self, steps: Sequence[float]) -> NDArray[np.float64]:
-        """Where ``steps`` lie in epochs, which may be of unequal length; the run has ended one at least."""
+        """``steps`` in epochs, which may be of unequal length; the run has ended one at least."""
         ends = [(0.0, 0.0), *((row["step"], row["epoch"]) for row in self.validation)]
         (before, first), (last, epoch) = ends[-2:]
         ends.append((2 * last - before, 2 * epoch - first))  # the epoch under way is taken as long as the one before it
@@ -143,7 +143,7 @@ def draw_run(
 
 
 def mark_drops(above: Axes, below: Axes, drops: dict[float, float]) -> None:
-    """Where the rate fell, by place on the x axis, and by what factor."""
+    """Mark falls of the learning rate; ``drops``: place on the x axis -> factor."""
     for place, factor in drops.items():
         for axes in (above, below):
             axes.axvline(place, color="gray", linewidth=0.5)

@@ -27,7 +27,7 @@ MAY_DIFFER = {"seed", "recipe.activation", "recipe.lr", "recipe.bias_lr", "recip
 
 @dataclass(frozen=True)
 class Learning:
-    """How the net of one run learned."""
+    """The training errors of one run."""
 
     activation: str
     lr: float
@@ -74,17 +74,23 @@ class Best:
 
 
 def read_learnings(runs: Sequence[Path]) -> list[Learning]:
-    """What runs of one net on the same data learned.
+    """The training errors of runs of one net on the same data.
 
     Raises InputError, naming it, for a directory that is no run, one of a version that did not keep its training
     errors, and one that differs in more than activation, learning rate, seed and number of epochs.
     """
-    settings = [read_settings(run) for run in runs]
-    for run, own in zip(runs, settings, strict=True):
-        for name in sorted((own.keys() | settings[0].keys()) - MAY_DIFFER):
-            if own.get(name) != settings[0].get(name):
-                raise InputError(f"{run}: its {name} is {own.get(name)}, in {runs[0]} {settings[0].get(name)}")
-    return [read_learning(run, own) for run, own in zip(runs, settings, strict=True)]
+    first, learnings = read_settings(runs[0]), []
+    for run in runs:
+        own = read_settings(run)
+        for name in sorted((own.keys() | first.keys()) - MAY_DIFFER):
+            if own.get(name) != first.get(name):
+                raise InputError(f"{run}: its {name} is {own.get(name)}, in {runs[0]} {first.get(name)}")
+        epochs = read_curves(run / "metrics.jsonl").validation
+        errors = [row["train_top1_error"] for row in epochs if "train_top1_error" in row]
+        if len(errors) < len(epochs):
+            raise InputError(f"{run}: not every epoch of it tells its training error; train it again with this version")
+        learnings.append(Learning(own["recipe.activation"], own["recipe.lr"], own["seed"], errors))
+    return learnings
 
 
 def read_settings(run: Path) -> dict[str, Any]:
@@ -96,14 +102,6 @@ def read_settings(run: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{run}: no run whose config.json tells its activation ({error})") from error
     return settings
-
-
-def read_learning(run: Path, settings: dict[str, Any]) -> Learning:
-    epochs = read_curves(run / "metrics.jsonl").validation
-    errors = [row["train_top1_error"] for row in epochs if "train_top1_error" in row]
-    if len(errors) < len(epochs):
-        raise InputError(f"{run}: not every epoch of it tells its training error; train it again with this version")
-    return Learning(settings["recipe.activation"], settings["recipe.lr"], settings["seed"], errors)
 
 
 def best_rates(learnings: Sequence[Learning]) -> dict[str, Best]:
@@ -183,13 +181,9 @@ def draw_figure1(best: dict[str, Best], settings: dict[str, Any]) -> Figure:
         axes.plot(range(1, rate.epochs + 1), rate.curve, **style, linewidth=1.1, label=label)
     axes.axhline(GOAL, color="black", linestyle=":", linewidth=0.6)
     axes.set(xlabel="epochs", ylabel="training error, %", ylim=(0, None), xlim=(0, None))
-    axes.set_title(f"{settings['recipe']} on {Path(settings['data']).name}{regularization(settings)}; thin: each seed")
+    regularized = settings["recipe.weight_decay"] or settings["recipe.weight_decays"] or settings["recipe.reflect"]
+    without = "" if regularized or settings["recipe.crop_offsets"] > 1 else ", no regularization"  # as in 2012
+    axes.set_title(f"{settings['recipe']} on {Path(settings['data']).name}{without}; thin: each seed")
     axes.legend(frameon=False)
     figure.supxlabel("\n".join(claims(best)), fontsize=SMALL)
     return figure
-
-
-def regularization(settings: dict[str, Any]) -> str:
-    """What the title says of it: something where there is none, as in 2012."""
-    with_any = settings["recipe.weight_decay"] or settings["recipe.weight_decays"] or settings["recipe.reflect"]
-    return "" if with_any or settings["recipe.crop_offsets"] > 1 else ", no regularization"

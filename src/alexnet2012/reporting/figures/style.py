@@ -1,4 +1,4 @@
-"""What all figures share: a column's width, small type, colours that the colour-blind can tell apart."""
+"""Style of all figures: a column's width, small type, colours that the colour-blind can tell apart."""
 
 from __future__ import annotations
 
