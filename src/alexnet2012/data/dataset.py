@@ -173,7 +173,7 @@ def measure(
     dataset: Dataset,
     start: int = 0,
     stop: int | None = None,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[int], object] = lambda images: None,
     workers: int = 2,
     side: int = SIDE,
 ) -> Sums:
@@ -193,6 +193,5 @@ def measure(
     with ThreadPoolExecutor(workers) as pool:
         for sums in pool.map(sum_chunk, chunks):
             total.merge(sums)
-            if progress:
-                progress(sums.images)
+            progress(sums.images)
     return total

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from alexnet2012.data import Dataset
 from alexnet2012.data.dataset import load, spread
-from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluating, softmax_outputs
+from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluating
 from alexnet2012.evaluation.features import (
     colour_share,
     fc7,
@@ -24,6 +24,7 @@ from alexnet2012.evaluation.features import (
     scaled_alike,
     sheet,
 )  # fmt: skip
+from alexnet2012.evaluation.model import TrainedAlexNet
 from alexnet2012.network import AlexNet
 from alexnet2012.reporting.figures.curves import draw_curves, read_curves
 from alexnet2012.reporting.figures.figure4 import Neighbours, draw_guesses, draw_neighbours
@@ -60,13 +61,11 @@ def draw_kernels(weights: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def guesses(net: AlexNet, val: Dataset) -> dict[str, Figure]:
-    """Paper figure 4 left: eight images spread over ``val``, whose class names and statistics are the net's."""
-    device, chosen = net.held[0].device, spread(val, GUESSED)
+def guesses(net: TrainedAlexNet, val: Dataset) -> dict[str, Figure]:
+    """Paper figure 4 left: eight images spread over ``val``, whose class names are the net's."""
+    chosen = spread(val, GUESSED)
     images = np.stack([load(chosen, index, net.recipe.image_size)[0] for index in range(len(chosen))])
-    mean = val.statistics.mean_on(device)
-    with evaluating(net):
-        probabilities = softmax_outputs(net, torch.from_numpy(images).to(device), mean, 10)[0].cpu().numpy()
+    probabilities = net.probabilities(torch.from_numpy(images)).numpy()
     return {"figure4-guesses": draw_guesses(images, chosen.labels.tolist(), probabilities, val.classes)}
 
 
@@ -103,7 +102,7 @@ def curves(metrics: Sequence[Path]) -> dict[str, Figure]:
 
 
 def show_at_end(
-    net: AlexNet, train: Dataset, val: Dataset, run: RunDirectory, step: int, settings: EvaluationSettings
+    net: TrainedAlexNet, train: Dataset, val: Dataset, run: RunDirectory, step: int, settings: EvaluationSettings
 ) -> None:
     """All figures of a run that has ended, into its ``figures/`` and to TensorBoard. ``net`` holds all its towers."""
     with tempfile.TemporaryDirectory() as scratch:
