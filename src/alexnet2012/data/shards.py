@@ -190,7 +190,7 @@ class ShardDataset(Dataset):
 
 
 def is_prepared(directory: Path) -> bool:
-    """Whether ``directory`` holds prepared shards, or will when its preparation is run to the end."""
+    """True where ``directory`` holds prepared shards, or will when its preparation is run to the end."""
     return (directory / MANIFEST).exists() or (directory / UNFINISHED).exists()
 
 

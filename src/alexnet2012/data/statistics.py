@@ -28,8 +28,17 @@ SUMS = {
 }
 
 
+class Arrays:
+    """A dataclass of arrays that can be kept in a file."""
+
+    def save(self, path: str | Path) -> None:
+        """Write an uncompressed npz, one array a field."""
+        with Path(path).open("wb") as file:
+            np.savez(file, **vars(self))
+
+
 @dataclass(frozen=True)
-class Statistics:
+class Statistics(Arrays):
     """Of all pixels of the square training images, RGB, 0..255 (P §2, §4.1); their side is 256 pixels in 2012's net."""
 
     mean: NDArray[np.float64]  # (side, side, 3) mean image
@@ -55,11 +64,6 @@ class Statistics:
     def mean_on(self, device: torch.device | str) -> Tensor:
         """The mean image as what is subtracted from pixels: float32 (side, side, 3) on ``device``."""
         return torch.from_numpy(self.mean).to(device, torch.float32)
-
-    def save(self, path: str | Path) -> None:
-        """Write an uncompressed npz, one array a field."""
-        with Path(path).open("wb") as file:
-            np.savez(file, **vars(self))
 
     @classmethod
     def none(cls) -> Statistics:
@@ -89,7 +93,7 @@ class Statistics:
 
 
 @dataclass
-class Sums:
+class Sums(Arrays):
     """Integer sums over images: exact, so the order of adding and merging does not matter.
 
     int64 holds them for 2**31 images of 256x256: 65,536 pixels x 255**2 an image is less than 2**32. Sums of no image
@@ -114,11 +118,6 @@ class Sums:
         self.images += other.images
         self.pixels = self.pixels + other.pixels
         self.products += other.products
-
-    def save(self, path: str | Path) -> None:
-        """Write an npz."""
-        with Path(path).open("wb") as file:
-            np.savez(file, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Sums:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import Damaged, Field, read_npz
 from alexnet2012.data import Dataset
+from alexnet2012.data.statistics import Arrays
 from alexnet2012.evaluation.errors import ErrorCount, ErrorRates, credit, error_measures
 
 FORM = {
@@ -28,7 +29,7 @@ ROUNDING = 1e-2  # that the scores of an image may be off 1: half precision has 
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(Arrays):
     """Softmax outputs for every image of a data set, in its order."""
 
     probabilities: NDArray[np.float32]  # (n, classes)
@@ -53,11 +54,6 @@ class Predictions:
         """Of each image top-1 and top-5 error (percent) and loss (nats): (3, n)."""
         measured = error_measures(torch.from_numpy(self.probabilities), torch.from_numpy(self.labels)).numpy()
         return measured * [[100], [100], [1]]
-
-    def save(self, path: Path) -> None:
-        """Write an npz of these fields."""
-        with path.open("wb") as file:
-            np.savez(file, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
