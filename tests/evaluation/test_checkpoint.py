@@ -365,6 +365,18 @@ def test_a_broken_newest_is_passed_over_and_said(tmp_path: Path) -> None:
         store.newest()
 
 
+@pytest.mark.parametrize("spoil", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_checkpoint_that_is_no_file_is_passed_over_and_said(spoil: Any, tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    spoil(tmp_path / "step-000000002.pt")
+    spoil(tmp_path / "step-000000009.pt")
+    store.save(contents(5), ["best.pt"])
+    store.refuse_unsaved()
+    newest, broken = store.newest()
+    assert newest == tmp_path / "step-000000005.pt"
+    assert [line.partition(";")[0] for line in broken] == [f"{tmp_path / 'step-000000009.pt'}: is not a file"]
+
+
 def test_a_checkpoint_that_is_not_finite_is_passed_over_and_said(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=3)
     assert store.last_good() == "none"

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from alexnet2012.core import messages
 from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.core.errors import InputError
+from alexnet2012.core.guarded_files import Damaged, is_file
 from alexnet2012.distributed.collectives import broadcast_from_main, collect, gather
 from alexnet2012.distributed.layout import Layout
 from alexnet2012.evaluation import checkpoint
@@ -46,13 +47,13 @@ class CheckpointStore:
         broken: list[str] = []
         numbered = sorted(self.directory.glob("step-*.pt"), reverse=True)
         dropped = sorted(self.directory.glob("before-drop-*.pt"), reverse=True)
-        for path in filter(Path.is_file, [*numbered, *(self.directory / name for name in NAMED), *dropped]):
+        for path in [*numbered, *(self.directory / name for name in NAMED), *dropped]:
             try:
-                checkpoint.load(path)
-            except checkpoint.Broken as error:
+                if is_file(path):
+                    checkpoint.load(path)
+                    return path, broken
+            except (checkpoint.Broken, Damaged) as error:
                 broken.append(f"{error}; passed over")
-            else:
-                return path, broken
         if broken:
             raise InputError(f"{self.directory}: no whole checkpoint among {len(broken)}; start in another --out")
         return None, broken
@@ -88,7 +89,7 @@ class CheckpointStore:
             checkpoint.save(path, contents)
             for name in names:
                 give_name(path, self.directory / name)
-            for old in sorted(self.directory.glob("step-*.pt"))[: -self.keep]:
+            for old in sorted(filter(Path.is_file, self.directory.glob("step-*.pt")))[: -self.keep]:
                 old.unlink()
             self.unsaved = ""
         except Exception as error:  # a thread's errors reach nobody otherwise
