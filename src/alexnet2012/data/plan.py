@@ -57,7 +57,9 @@ class TrainingPlan:
         self.subset_epochs = epochs * recipe.subset_epochs // recipe.schedule_epochs
         subset = round(images * recipe.subset)
         self.steps_per_subset_epoch = steps_per_epoch(subset, batch_size, recipe.short_batch)
-        self.subset = _subset(seed, images, subset if self.subset_epochs else 0)
+        self.subset = np.empty(0, np.int64)
+        if self.subset_epochs:
+            self.subset = philox(Purpose.SUBSET, seed).random_raw(images).argsort(kind="stable")[:subset]
         self.steps = self.first_step(epochs)
 
     def first_step(self, epoch: int) -> int:
@@ -132,13 +134,6 @@ def steps_per_epoch(images: int, batch_size: int, short_batch: bool = False) -> 
     if images < batch_size:
         raise InputError(f"--batch-size {batch_size}: the training split has {images} images, less than one batch")
     return -(-images // batch_size) if short_batch else images // batch_size
-
-
-def _subset(seed: int, images: int, count: int) -> NDArray[np.int64]:
-    """``count`` of all images, drawn by ``seed``."""
-    if count == 0:
-        return np.empty(0, np.int64)
-    return philox(Purpose.SUBSET, seed).random_raw(images).argsort(kind="stable")[:count]
 
 
 def _replacements(draws: NDArray[np.float64], images: int) -> NDArray[np.int64]:
