@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "launch/train_imagenet.py",
     "evaluate": "launch/evaluate.py",
     "predict": "launch/predict.py",
+    "analyse": "launch/analyse.py",
     "ablate": "launch/ablate.py",
     "benchmark": "launch/benchmark.py",
     "draw-figures": "launch/draw_figures.py",

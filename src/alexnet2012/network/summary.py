@@ -12,6 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from alexnet2012.network.alexnet import AlexNet
 from alexnet2012.network.build import build_net
+from alexnet2012.network.exchange import Exchange
 from alexnet2012.network.reference.cuda_convnet import Local
 from alexnet2012.recipe import Recipe
 
@@ -24,17 +25,20 @@ class LayerNumbers:
     shapes: tuple[tuple[int, ...], ...] = ()  # what one tower's layer puts out, then after pooling
     parameters: int = 0  # weights and biases
     multiply_adds: int = 0  # of the convolution or matrix
+    read: int = 0  # values that the convolution or matrix reads
+    written: int = 0  # values that it writes
     kept: int = 0  # bytes of float32 and others that the gradient needs, with the layer that first needs them
     crossing: int = 0  # values that each tower sends the other before this layer
 
 
-def describe(recipe: Recipe, classes: int = 1000) -> list[LayerNumbers]:
+def describe(recipe: Recipe, classes: int = 1000, exchange: Exchange | None = None) -> list[LayerNumbers]:
     """Every layer of ``recipe``'s net in order; last ``logits``, the meeting of fc8's halves where there are towers.
 
-    The net is on torch's meta device, so nothing is computed.
+    The net is on torch's meta device, so nothing is computed. Only the towers that ``exchange`` holds are
+    counted.
     """
     with torch.device("meta"):
-        net = build_net(recipe, classes)
+        net = build_net(recipe, classes, exchange=exchange)
         images = torch.empty(1, recipe.channels, recipe.crop_size, recipe.crop_size)
     observed = Observed(net)
     with saved_tensors_hooks(observed.keep, lambda saved: saved):
@@ -77,6 +81,8 @@ class Observed:
         numbers.shapes = numbers.shapes or (tuple(output.shape[1:]),)
         numbers.parameters += sum(weight.numel() for weight in module.parameters())
         places = 1 if isinstance(module, Local) else output[0, 0].numel()  # where each weight is used
+        numbers.read += inputs[0][0].numel()
+        numbers.written += output[0].numel()
         numbers.multiply_adds += module.get_parameter("weight").numel() * places
 
     def followed(self, module: nn.Module, inputs: Any, output: Tensor) -> None:

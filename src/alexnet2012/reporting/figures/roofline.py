@@ -1,0 +1,43 @@
+"""Each layer's operations a byte beneath what devices can do: the roofline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from alexnet2012.network.costs import Cost, Device
+from alexnet2012.reporting.figures.style import COLORS, new_figure, styled
+
+
+@styled
+def draw_roofline(phases: Mapping[str, Sequence[Cost]], devices: Sequence[Device]) -> Figure:
+    """The roofs of ``devices``, and on the fastest one's each layer of each phase, where it can lie at best.
+
+    Layers are named in the last phase; the others lie in the same order.
+    """
+    figure = new_figure(2.6, layout="constrained")
+    axes = figure.subplots()
+    most = max(cost.operations / cost.moved for costs in phases.values() for cost in costs)
+    across = np.geomspace(1, 2 * most, 200)
+    for device, color in zip(devices, COLORS, strict=False):
+        axes.plot(across, np.minimum(device.flops, across * device.bandwidth) / 1e12, color=color, lw=1)
+        place = (across[-1], device.flops / 1e12)
+        axes.annotate(device.name, place, (0, 2), textcoords="offset points", ha="right", color=color)
+    fastest = max(devices, key=lambda device: device.flops)
+    for (phase, costs), marker in zip(phases.items(), "xo", strict=True):
+        x = [cost.operations / cost.moved for cost in costs]
+        y = [cost.operations / cost.seconds(fastest) / 1e12 for cost in costs]
+        axes.plot(x, y, marker, ms=3, color="black", mfc="none", mew=0.5, label=phase)
+    for cost, place in zip(costs, zip(x, y, strict=True), strict=True):
+        axes.annotate(
+            cost.layer, place, (0, -4), textcoords="offset points", fontsize=5, rotation=90, ha="center", va="top"
+        )
+    axes.set(xscale="log", yscale="log", xlabel="operations a byte moved", ylabel="TFLOP/s, at most")
+    axes.margins(y=0.15)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
+    axes.legend(frameon=False, loc="upper left")
+    return figure
