@@ -27,10 +27,10 @@ def test_the_paper_recipe_holds_the_papers_numbers() -> None:
 
 def test_the_page_on_fidelity_tells_where_the_recipes_differ_and_nothing_else() -> None:
     page = (Path(__file__).parents[1] / "docs" / "fidelity.md").read_text()
-    told = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| `([^`]+)` \|", page, re.MULTILINE)
+    reported = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| `([^`]+)` \|", page, re.MULTILINE)
     paper, source = (dataclasses.asdict(recipe()) for recipe in (paper_recipe, source_recipe))
     different = [name for name in paper if source[name] != paper[name] and name != "name"]
-    assert sorted(told) == sorted((name, repr(paper[name]), repr(source[name])) for name in different)
+    assert sorted(reported) == sorted((name, repr(paper[name]), repr(source[name])) for name in different)
 
 
 @pytest.mark.parametrize("width", [0.3, 1 / 3, 1 / 32, 0.0, -1.0, 17.0, float("nan")])
@@ -103,7 +103,7 @@ def test_maps_are_pooled_as_torch_pools_them() -> None:
             assert pooled.shape == (1, *[pooled_side(side, size, stride, rounds_up)] * 2)
 
 
-def test_another_rate_keeps_the_biases_ratio() -> None:
+def test_another_learning_rate_keeps_the_biases_ratio() -> None:
     recipe = source_recipe().with_lr(0.001)
     assert (recipe.lr, recipe.bias_lr) == pytest.approx((0.001, 0.002))
 

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 class Clock:
-    """A clock that stands still but when told."""
+    """A clock that moves only when asked."""
 
     def __init__(self) -> None:
         self.now = 0.0

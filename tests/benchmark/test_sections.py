@@ -53,7 +53,7 @@ def test_the_usual_net_has_the_usual_number_of_parameters() -> None:
     assert sum(weight.numel() for weight in net.parameters()) == 62_378_344
 
 
-def test_the_crossings_are_those_of_the_net() -> None:
+def test_the_exchanges_are_those_of_the_net() -> None:
     sent = exchange.sent(1, CPU)
     assert [x.numel() for x in sent] == [layer.crossing for layer in describe(paper_recipe()) if layer.crossing][:-1]
 

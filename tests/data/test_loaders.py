@@ -220,7 +220,7 @@ def bad_files() -> dict[str, bytes]:
     }
 
 
-def meet_bad_files(kind: str, directory: str) -> None:
+def read_bad_files(kind: str, directory: str) -> None:
     """Each bad file, in a tree and among 256x256 images, must be named by an InputError of one line."""
     good = encode(np.asarray(photograph(256, 256, 1)))
     for what, bad in bad_files().items():
@@ -236,12 +236,12 @@ def meet_bad_files(kind: str, directory: str) -> None:
                 run(kind, dataset, [np.arange(len(dataset))] * 2)
 
 
-def test_torch_names_bad_files(tmp_path):
-    meet_bad_files("pillow", str(tmp_path))
+def test_pillow_names_bad_files(tmp_path):
+    read_bad_files("pillow", str(tmp_path))
 
 
 def test_dali_names_bad_files_and_does_not_crash(tmp_path):
-    code = f"import test_loaders; test_loaders.meet_bad_files('dali', {str(tmp_path)!r})"
+    code = f"import test_loaders; test_loaders.read_bad_files('dali', {str(tmp_path)!r})"
     child = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
 

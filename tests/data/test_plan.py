@@ -36,7 +36,7 @@ def test_every_offset_is_equally_likely(recipe, offsets):
         assert stats.chisquare(np.bincount(axis, minlength=offsets)).pvalue > LIKELY
 
 
-def test_spares_are_four_independent_draws_of_all_images():
+def test_replacements_are_four_independent_draws_of_all_images():
     replacements = plan().augmentations(0).replacements
     assert replacements.shape == (IMAGES, 4) and replacements.min() >= 0 and replacements.max() < IMAGES
     for column in replacements.T:

@@ -86,7 +86,7 @@ def test_a_webdataset_reader_reads_the_shards(prepared: Path) -> None:
     gc.collect()
 
 
-def test_a_set_is_told_from_others_without_reading_an_image(
+def test_a_set_is_distinguished_from_others_without_reading_an_image(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy, other = (shutil.copytree(prepared, tmp_path / name) for name in ("copy", "other"))

@@ -129,7 +129,9 @@ def test_ranks_that_all_wait_name_the_furthest_behind(
     assert "all ranks wait for one another; rank 1 is the furthest behind, in step 0 (conv2" in capsys.readouterr().err
 
 
-def test_a_failed_rank_is_told_of(ranks: list[Heartbeat], exits: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_rank_is_reported(
+    ranks: list[Heartbeat], exits: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
     ranks[0].fail(Failure("data/n01/1.JPEG: no image"))
     with ranks[1].waiting():
         wait_for(lambda: exits)
@@ -137,9 +139,7 @@ def test_a_failed_rank_is_told_of(ranks: list[Heartbeat], exits: list[int], caps
     assert str(ranks[1].lost()) == "rank 0: data/n01/1.JPEG: no image"
 
 
-def test_a_store_that_is_gone_is_told_of(
-    ranks: list[Heartbeat], exits: list[int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lost_store_is_reported(ranks: list[Heartbeat], exits: list[int], capsys: pytest.CaptureFixture[str]) -> None:
     ranks[0].close()
     ranks[1].begin("validation", 9)
     ranks[1].store.broken = True  # type: ignore[attr-defined]

@@ -392,7 +392,7 @@ def test_a_checkpoint_that_is_not_finite_is_passed_over_and_said(tmp_path: Path)
 @pytest.mark.parametrize(
     "error", [ValueError("no such\nthing"), MemoryError(), RuntimeError("c10 says much"), OSError()]
 )
-def test_whatever_ends_the_writer_is_told(
+def test_whatever_ends_the_writer_is_reported(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:

@@ -38,7 +38,7 @@ RECIPES = [paper_recipe(), source_recipe(), NETS["conv-local-13pct"].recipe()]
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("crops", [1, 10])
-def test_views_of_an_image(recipe, crops: int) -> None:
+def test_crops_of_an_image(recipe, crops: int) -> None:
     random, side, size = np.random.default_rng(0), recipe.image_size, recipe.crop_size
     edge = (side - size) // 2
     image, mean = random.integers(0, 256, (side, side, 3)).astype(np.uint8), random.random((side, side, 3)) * 255

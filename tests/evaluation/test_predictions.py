@@ -1,4 +1,4 @@
-"""Predictions in files: kept, averaged, refused, told by class."""
+"""Predictions in files: kept, averaged, refused, reported by class."""
 
 from __future__ import annotations
 

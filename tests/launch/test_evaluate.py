@@ -69,10 +69,10 @@ def test_two_nets_alone_and_averaged_equal_a_plain_loop(
     alone = [by_hand(path, val, crops) for path in nets]
     errors = read(tmp_path / "errors.json")
     assert (errors["images"], errors["crops"]) == (21, crops)
-    for told, outputs in zip([*errors["each"], errors], [*alone, np.mean(alone, 0)], strict=True):
-        assert told["top1_error"] == pytest.approx(error_by_hand(outputs, val.labels, 1))
-        assert told["top5_error"] == pytest.approx(error_by_hand(outputs, val.labels, 5))
-        assert told["loss"] == pytest.approx(nats_by_hand(outputs, val.labels), rel=1e-5)
+    for reported, outputs in zip([*errors["each"], errors], [*alone, np.mean(alone, 0)], strict=True):
+        assert reported["top1_error"] == pytest.approx(error_by_hand(outputs, val.labels, 1))
+        assert reported["top5_error"] == pytest.approx(error_by_hand(outputs, val.labels, 5))
+        assert reported["loss"] == pytest.approx(nats_by_hand(outputs, val.labels), rel=1e-5)
     np.testing.assert_allclose(Predictions.load(files["--predictions"]).probabilities, np.mean(alone, 0), atol=1e-4)
     centre = Predictions.load(files["--centre-predictions"])
     assert centre.crops == 1

@@ -14,7 +14,7 @@ from running import SMALL, TRAIN, here, last, losses, on_ranks, rows, tensors, t
 from alexnet2012.evaluation import checkpoint
 
 EVALUATE = TRAIN.with_name("evaluate.py")
-HOLDINGS = Path(__file__).with_name("train_and_tell_holdings.py")
+HOLDINGS = Path(__file__).with_name("train_and_record_holdings.py")
 ADAM = Path(__file__).with_name("train_with_adam.py")
 COMPILED = Path(__file__).with_name("train_compiled.py")
 GOLDEN = Path(__file__).with_name("golden_losses.json")
@@ -150,7 +150,7 @@ def test_a_compiled_net_computes_the_same(processes: int, one_process: Path, tre
     assert losses(tmp_path / "run") == pytest.approx({step: expected[step] for step in range(1, 9)}, rel=1e-4)
 
 
-def test_what_cannot_be_compiled_is_told(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_net_that_cannot_be_compiled_is_reported(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_compiler(graph: object, inputs: object) -> None:
         raise OSError("no compiler here")
 

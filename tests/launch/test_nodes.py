@@ -64,7 +64,7 @@ def test_two_nodes_train_as_one_and_a_lost_node_comes_back(tree: Path, one_proce
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_meets_no_other_says_so(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_that_finds_no_other_says_so(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rank 0 keeps a store that nobody answers to; rank 1 finds none."""
     port = free_port()
     for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "WORLD_SIZE": 2}.items():

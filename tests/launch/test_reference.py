@@ -62,7 +62,7 @@ def test_a_run_of_lenet_resumes_exactly_and_is_evaluated(tmp_path: Path) -> None
     assert net.predict(picture) == net.predict(picture, crops=1)
 
 
-def test_a_net_trained_without_crops_is_asked_with_its_one_view(tmp_path: Path) -> None:
+def test_a_net_trained_without_crops_is_evaluated_with_its_one_crop(tmp_path: Path) -> None:
     assert here(TRAIN, *LENET, "--out", tmp_path / "run", "--max-steps", 1).code == 0
     errors = {}
     for crops in (1, 10):

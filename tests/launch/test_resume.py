@@ -295,7 +295,7 @@ def test_a_checkpoint_without_the_schedules_state_is_refused(one_process: Path, 
     assert_refused(ended, run / "checkpoints" / "step-000000020.pt", "its schedule has no best")
 
 
-def test_an_epoch_tells_the_means_of_its_steps(one_process: Path) -> None:
+def test_an_epochs_row_holds_the_means_of_its_steps(one_process: Path) -> None:
     """Every step has a row here. ``assert_same_to_the_bit`` compares these means for the runs that were stopped."""
     steps = {row["step"]: row for row in rows(one_process) if "loss" in row}
     for row in rows(one_process):
@@ -314,15 +314,15 @@ def test_a_short_batch_weighs_less_in_the_means_of_its_epoch() -> None:
     assert means.row(9) == {"train_loss": 2.0, "train_top1_error": pytest.approx(100 * 6 / 9)}
 
 
-def test_an_epoch_begun_by_an_older_version_tells_no_mean_of_a_part(tree: Path, tmp_path: Path) -> None:
+def test_an_epoch_begun_by_an_older_version_has_no_mean_of_a_part(tree: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert here(TRAIN, *SMALL, "--max-steps", 3, "--data", tree, "--out", run).code == 0
     (newest,) = run.glob("checkpoints/step-*.pt")
     saved = {name: value for name, value in checkpoint.load(newest).items() if name not in ("format", "epoch_means")}
     checkpoint.save(newest, saved)
     assert here(TRAIN, *SMALL, "--max-steps", 12, "--data", tree, "--out", run).code == 0
-    told = {row["step"]: "train_loss" in row for row in rows(run) if "val_loss" in row}
-    assert told == {6: False, 12: True}
+    reported = {row["step"]: "train_loss" in row for row in rows(run) if "val_loss" in row}
+    assert reported == {6: False, 12: True}
 
 
 def test_the_best_checkpoint_is_the_epoch_of_the_lowest_error(pieces: Path) -> None:

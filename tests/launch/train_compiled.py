@@ -8,10 +8,10 @@ from running import TRAIN
 from torch._dynamo import lookup_backend
 
 
-def telling(graph: object, inputs: object) -> object:
+def tracing(graph: object, inputs: object) -> object:
     print("traced a graph\n", end="", flush=True)
     return lookup_backend("aot_eager")(graph, inputs)
 
 
-torch.compile = functools.partial(torch.compile, backend=telling)
+torch.compile = functools.partial(torch.compile, backend=tracing)
 runpy.run_path(str(TRAIN), run_name="__main__")

@@ -36,7 +36,7 @@ def planting(self: Trainer, *batch: object, **out_of_data: bool) -> object:
     return train_step(self, *batch, **out_of_data)
 
 
-def telling(self: Trainer) -> str:
+def recording(self: Trainer) -> str:
     try:
         return train(self)
     finally:
@@ -48,5 +48,5 @@ def telling(self: Trainer) -> str:
         (self.run.path / f"changed-{RANK}.json").write_text(json.dumps(changed))
 
 
-Trainer.train_step, Trainer.train = planting, telling  # type: ignore[method-assign,assignment]
+Trainer.train_step, Trainer.train = planting, recording  # type: ignore[method-assign,assignment]
 runpy.run_path(str(TRAIN), run_name="__main__")

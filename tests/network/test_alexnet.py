@@ -355,7 +355,7 @@ def test_every_variant_has_a_dense_twin() -> None:
     assert VARIANTS.keys() - {"no-color-noise", "wide-init"} <= CASES.keys()  # these leave the function as it is
 
 
-def test_a_net_that_is_told_no_step_counts_its_training_passes() -> None:
+def test_a_net_given_no_step_counts_its_training_passes() -> None:
     net, images = AlexNet(paper_recipe(width=1 / 16), 5, seed=1), torch.randn(2, 3, 224, 224) * 60
     counted = [net(images) for _ in range(2)]
     assert torch.equal(counted[0], net(images, step=0))

@@ -40,26 +40,28 @@ def values(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
-def test_a_meeting_gives_both_ranks_both_towers_and_sums_what_comes_back(memory_format: torch.memory_format) -> None:
+def test_gather_channels_gives_both_ranks_both_towers_and_sums_their_gradients(
+    memory_format: torch.memory_format,
+) -> None:
     outputs = [values(2, 3, 5, 5, seed=t).to(memory_format=memory_format) for t in (0, 1)]
     pulls = [values(2, 6, 5, 5, seed=2 + t) for t in (0, 1)]  # each rank's use sends another gradient back
 
     def cross(exchange: BetweenRanks) -> tuple[Tensor, Tensor]:
         x = outputs[exchange.tower].clone().requires_grad_()
-        (met,) = exchange.gather_channels([x], "conv3")
-        (met * pulls[exchange.tower]).sum().backward()
-        return met, x.grad
+        (gathered,) = exchange.gather_channels([x], "conv3")
+        (gathered * pulls[exchange.tower]).sum().backward()
+        return gathered, x.grad
 
     inputs = [x.clone().requires_grad_() for x in outputs]
     both = InProcess(2).gather_channels(inputs, "conv3")
-    sum((met * pull).sum() for met, pull in zip(both, pulls, strict=True)).backward()
-    for (met, gradient), expected, x in zip(on_two_ranks(cross), both, inputs, strict=True):
-        assert torch.equal(met, expected)
+    sum((gathered * pull).sum() for gathered, pull in zip(both, pulls, strict=True)).backward()
+    for (gathered, gradient), expected, x in zip(on_two_ranks(cross), both, inputs, strict=True):
+        assert torch.equal(gathered, expected)
         assert torch.equal(gradient, x.grad)
-        assert met.is_contiguous(memory_format=memory_format)
+        assert gathered.is_contiguous(memory_format=memory_format)
 
 
-def test_every_wait_for_the_peer_is_named_and_work_is_none() -> None:
+def test_every_wait_for_the_peer_is_named_and_the_ranks_own_work_is_no_wait() -> None:
     def cross(exchange: BetweenRanks) -> list[str]:
         seen = []
 
@@ -71,8 +73,8 @@ def test_every_wait_for_the_peer_is_named_and_work_is_none() -> None:
 
         exchange.waiting = waiting
         x = values(2, 3, 5, 5).requires_grad_()
-        (met,) = exchange.gather_channels([x], "conv3")
-        joined = exchange.gather_logits([met.mean((2, 3))], "fc8", 12)
+        (gathered,) = exchange.gather_channels([x], "conv3")
+        joined = exchange.gather_logits([gathered.mean((2, 3))], "fc8", 12)
         seen.append("loss")
         joined.sum().backward()
         return seen
@@ -83,7 +85,7 @@ def test_every_wait_for_the_peer_is_named_and_work_is_none() -> None:
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
-def test_the_gradient_of_a_meeting_arrives_in_any_memory_format(memory_format: torch.memory_format) -> None:
+def test_the_gradient_of_gather_channels_arrives_in_any_memory_format(memory_format: torch.memory_format) -> None:
     pulls = [values(2, 6, 5, 5, seed=t).to(memory_format=memory_format) for t in (0, 1)]
 
     def cross(exchange: BetweenRanks) -> Tensor:
@@ -98,7 +100,9 @@ def test_the_gradient_of_a_meeting_arrives_in_any_memory_format(memory_format: t
 
 @pytest.mark.parametrize("channels", [2, 3, 4, 7, 1000])
 @pytest.mark.parametrize("shape", [(), (2, 3)], ids=["logits", "maps"])
-def test_a_join_gives_the_whole_and_sends_back_each_towers_slice_once(channels: int, shape: tuple[int, ...]) -> None:
+def test_gather_logits_gives_the_whole_and_each_tower_its_slice_of_the_gradient_once(
+    channels: int, shape: tuple[int, ...]
+) -> None:
     whole, pull = values(4, channels, *shape), values(4, channels, *shape, seed=1)
     halves = whole.split((channels + 1) // 2, 1)
 

@@ -98,7 +98,7 @@ def test_the_one_tower_net() -> None:
     assert "logits" not in layers
 
 
-def test_towers_that_meet_at_conv4_only_send_more() -> None:
+def test_towers_that_exchange_at_conv4_only_send_more() -> None:
     crossing = {name: layer.crossing for name, layer in by_layer("exchange-at-conv4").items() if layer.crossing}
     assert crossing == {"conv4": 192 * 13 * 13, "fc6": 4_608, "fc7": 2_048, "fc8": 2_048, "logits": 500}
 

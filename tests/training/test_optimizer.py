@@ -116,7 +116,7 @@ def test_groups_have_rates_decays_and_momenta_of_their_own() -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights, apart, strict=True))
 
 
-def test_a_rate_of_zero_freezes_weight_and_velocity() -> None:
+def test_a_learning_rate_of_zero_freezes_weight_and_velocity() -> None:
     w = weight()
     optimizer = PaperSGD([w], 0.01)
     train(optimizer, w)

@@ -44,8 +44,10 @@ def test_a_full_disk_costs_rows_whole_and_says_so_once(tmp_path: Path, capsys: p
     log.close()
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 7, 8, 9]
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and told.startswith(f"warning: {tmp_path / 'metrics.jsonl'}: rows are left out")
+    reported = capsys.readouterr().err
+    assert reported.count("\n") == 1 and reported.startswith(
+        f"warning: {tmp_path / 'metrics.jsonl'}: rows are left out"
+    )
 
 
 def test_a_full_disk_ends_tensorboard_but_not_the_run(

@@ -113,7 +113,7 @@ def test_a_cosine_falls_by_half_at_half_of_all_steps_and_holds_the_sources_biase
     assert {schedule.factor(group, 90) for group in GROUPS if group.endswith("biases")} == {1.0}
 
 
-def test_warm_up_raises_the_rate_in_equal_steps() -> None:
+def test_warm_up_raises_the_learning_rate_in_equal_steps() -> None:
     schedule = make("constant", paper_recipe(epochs=10, warmup_epochs=2), 20)
     seen = [rates(schedule, step)["weights"] for step in range(6)]
     assert seen == [0.0025, 0.005, 0.0075, 0.01, 0.01, 0.01]

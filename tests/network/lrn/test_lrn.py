@@ -49,15 +49,15 @@ def draw(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu", s
     return (torch.randn(*shape, generator=generator, dtype=torch.float64) * scale).to(device, dtype)
 
 
-def normalised_with_gradient(function, x: Tensor) -> tuple[Tensor, Tensor]:
+def normalized_with_gradient(function, x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.detach().requires_grad_()
     out = function(x)
     return out.detach(), torch.autograd.grad(out, x, torch.sin(x.detach()).to(out.dtype))[0]
 
 
 def assert_matches_reference(x: Tensor, rtol: float, **constants) -> None:
-    out, gradient = normalised_with_gradient(lambda x: local_response_norm(x, **constants), x)
-    expected, expected_gradient = normalised_with_gradient(lambda x: reference(x, **constants), x.double())
+    out, gradient = normalized_with_gradient(lambda x: local_response_norm(x, **constants), x)
+    expected, expected_gradient = normalized_with_gradient(lambda x: reference(x, **constants), x.double())
     assert out.dtype == gradient.dtype == x.dtype
     for found, wanted in ((out, expected), (gradient, expected_gradient)):
         torch.testing.assert_close(found.double(), wanted, rtol=rtol, atol=rtol * wanted.abs().max().item())
@@ -99,8 +99,8 @@ def test_relu_in_the_same_pass_is_relu_before_it(device, dtype, beta, channels_l
     x[0, 2, 3] = 0.0
     x = x.to(memory_format=torch.channels_last) if channels_last else x
     lrn = LocalResponseNorm(beta=beta)
-    fused = normalised_with_gradient(lambda x: lrn(x, relu=True), x)
-    for found, expected in zip(fused, normalised_with_gradient(lambda x: lrn(torch.relu(x)), x), strict=True):
+    fused = normalized_with_gradient(lambda x: lrn(x, relu=True), x)
+    for found, expected in zip(fused, normalized_with_gradient(lambda x: lrn(torch.relu(x)), x), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
@@ -108,7 +108,7 @@ def test_relu_in_the_same_pass_hides_no_nan(device):
     """A net that diverged is stopped by its loss: nan must come through."""
     x = draw(2, 12, 5, 5, device=device)
     x[0, 6, 1, 1] = torch.nan
-    for found in normalised_with_gradient(lambda x: LocalResponseNorm()(x, relu=True), x):
+    for found in normalized_with_gradient(lambda x: LocalResponseNorm()(x, relu=True), x):
         assert found[0, 4:9, 1, 1].isnan().any() and not found[1].isnan().any()
 
 
@@ -137,7 +137,7 @@ def test_float16_does_not_overflow(device, channels_last):
 def test_memory_format_is_kept(device):
     x = draw(2, 6, 5, 4, device=device)
     for memory_format in (torch.contiguous_format, torch.channels_last):
-        out, gradient = normalised_with_gradient(LocalResponseNorm(), x.contiguous(memory_format=memory_format))
+        out, gradient = normalized_with_gradient(LocalResponseNorm(), x.contiguous(memory_format=memory_format))
         assert out.is_contiguous(memory_format=memory_format) and gradient.is_contiguous(memory_format=memory_format)
 
 
@@ -169,13 +169,13 @@ def test_gradient_of_another_memory_format(device):
 
 @pytest.mark.parametrize("shape", [(0, 48, 5, 5), (2, 0, 5, 5), (2, 48, 0, 5), (0, 3)], ids=str)
 def test_empty(device, shape):
-    out, gradient = normalised_with_gradient(LocalResponseNorm(), draw(*shape, device=device))
+    out, gradient = normalized_with_gradient(LocalResponseNorm(), draw(*shape, device=device))
     assert out.shape == gradient.shape == shape
 
 
 def test_repeats_to_the_last_bit(device):
     x = draw(3, 48, 21, 21, device=device)
-    first, second = (normalised_with_gradient(LocalResponseNorm(), x) for _ in range(2))
+    first, second = (normalized_with_gradient(LocalResponseNorm(), x) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -184,7 +184,7 @@ def test_number_of_threads_does_not_matter(device):
     results = []
     for count in (1, 3):
         torch.set_num_threads(count)
-        results.append(normalised_with_gradient(LocalResponseNorm(), x))
+        results.append(normalized_with_gradient(LocalResponseNorm(), x))
     torch.set_num_threads(threads)
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
@@ -201,7 +201,7 @@ def test_torch_compile_goes_through(device):
     compiled = torch.compile(LocalResponseNorm(), backend="aot_eager", fullgraph=True)
     x = draw(2, 6, 5, 4, device=device)
     for found, wanted in zip(
-        normalised_with_gradient(compiled, x), normalised_with_gradient(LocalResponseNorm(), x), strict=True
+        normalized_with_gradient(compiled, x), normalized_with_gradient(LocalResponseNorm(), x), strict=True
     ):
         torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
@@ -264,9 +264,9 @@ def test_eager_and_fast_agree():
         pytest.skip(lrn_kernel("cpu"))
     for memory_format in (torch.contiguous_format, torch.channels_last):
         x = draw(4, 48, 23, 23).to(memory_format=memory_format)
-        fast = normalised_with_gradient(LocalResponseNorm(), x)
+        fast = normalized_with_gradient(LocalResponseNorm(), x)
         use_lrn_kernel("eager")
-        eager = normalised_with_gradient(LocalResponseNorm(), x)
+        eager = normalized_with_gradient(LocalResponseNorm(), x)
         use_lrn_kernel("fast")
         for a, b in zip(fast, eager, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6 * b.abs().max().item())

@@ -51,7 +51,7 @@ def trainings(runs: list[Planned]) -> list[int]:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_each_run_is_trained_evaluated_and_told_once(tmp_path: Path, jobs: int) -> None:
+def test_each_run_is_trained_evaluated_and_reported_once(tmp_path: Path, jobs: int) -> None:
     runs, lines = planned(tmp_path, 3), []
     execution(jobs=jobs, lines=lines).carry_out(runs)
     execution(jobs=jobs).carry_out(runs)

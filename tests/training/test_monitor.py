@@ -1,4 +1,4 @@
-"""What is looked at inside the net."""
+"""The monitor: dead units, and layers whose weights are not finite."""
 
 from __future__ import annotations
 
