@@ -133,6 +133,7 @@ def test_a_safetensors_file_is_a_checkpoint_too(grey: bool, path: Path, val: Dat
     if grey:
         net.statistics.mean[...] = net.statistics.mean[..., :1]
     save_safetensors(net, file)
+    assert file.stat().st_mode & 0o044  # others may read it, as the umask of tests allows
     again = load_checkpoint(file, "cpu")
     assert (again.recipe, again.class_names, again.classes) == (net.recipe, net.class_names, 5)
     for name, value in vars(net.statistics).items():

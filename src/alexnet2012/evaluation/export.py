@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save  # its save_file makes a file that only its owner may read
 from torch import Tensor, nn
 
 from alexnet2012.core.atomic_files import atomic_write
@@ -103,13 +103,13 @@ def save_safetensors(net: TrainedAlexNet, path: Path) -> None:
     """
     weights = {name: weight.detach().cpu().contiguous() for name, weight in net.named_parameters()}
     names = safetensors_file.published_names(net.recipe.net)
-    save_file(safetensors_file.renamed(weights, names), path, metadata(net))
+    path.write_bytes(save(safetensors_file.renamed(weights, names), metadata(net)))
 
 
 def save_grouped(net: TrainedAlexNet, path: Path) -> None:
     """The net as grouped convolutions, see ``to_grouped``. Raises InputError for a net that has no such form."""
     weights = {name: weight.detach().cpu().contiguous() for name, weight in to_grouped(net).items()}
-    save_file(weights, path, metadata(net) | {"groups": json.dumps(groups(net.recipe))})
+    path.write_bytes(save(weights, metadata(net) | {"groups": json.dumps(groups(net.recipe))}))
 
 
 def save_with_weights_of(saved: dict[str, Any], weights: Path, path: Path, lrn_may_cross: bool = False) -> None:
