@@ -152,7 +152,7 @@ def report(directory: Path) -> None:
     try:
         command = json.loads((directory / "command.json").read_text())
     except (OSError, ValueError):
-        command = []  # only told
+        command = []  # only printed
     text = ablation.table.markdown(runs, tables)
     write_text(directory / "ablation.json", json.dumps(ablation.table.summary(runs, tables, command), indent=2) + "\n")
     write_text(directory / "ablation.md", text)

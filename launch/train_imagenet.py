@@ -28,7 +28,9 @@ def flags() -> Parser:
     for name, variant in VARIANTS.items():
         if not variant.flag:
             add_variant(f"--{name}", action="store_true", help=variant.help)
-    add_variant("--exchange-at", default="conv3", choices=("conv3", "conv4"), help="the convolution where towers meet")
+    add_variant(
+        "--exchange-at", default="conv3", choices=("conv3", "conv4"), help="the convolution that reads both towers"
+    )
     add_variant("--activation", default="relu", choices=("relu", "tanh"), help="(paper §3.1)")
     add_variant(
         "--without", action="append", default=[], choices=MIDDLE,

@@ -149,14 +149,14 @@ class NetworkRecipe:
 
 @dataclass(frozen=True)
 class OptimizationRecipe:
-    """The training: stochastic gradient descent with the rate inside the velocity (P §5)."""
+    """The training: stochastic gradient descent with the learning rate inside the velocity (P §5)."""
 
-    optimizer: str = "paper"  # the velocity holds the rate, P §5; or "sgd", the rate multiplies it: torch.optim.SGD
+    optimizer: str = "paper"  # the learning rate in the velocity, P §5; or "sgd": torch.optim.SGD
     batch_size: int = option(128, "images a step, over all processes", "recipe", unset="the recipe's")  # P §5
     epochs: int = option(90, "passes over the training images", "recipe", unset="the recipe's")  # P §5
     lr: float = option(0.01, "initial learning rate of the weights", "recipe", unset="the recipe's")  # P §5
     bias_lr: float = 0.01  # P §5: equal for all layers
-    bias_lr_held: bool = False  # the biases' rate stays while the weights' falls
+    bias_lr_held: bool = False  # the biases' learning rate stays while the weights' falls
     momentum: float = 0.9  # P §5
     weight_decay: float = option(0.0005, "of every layer", "recipe", unset="the recipe's")  # not of biases: P §5, S
     weight_decays: tuple[float, ...] = ()  # instead of it, one for each layer with weights
@@ -166,7 +166,7 @@ class OptimizationRecipe:
         0.0, "epochs over which the learning rate rises from 0; 2012 had none", "recipe"
     )
     first_epoch: int = 0  # number of the first epoch in the fields below: a drop at 25 comes after 25 epochs; S: 1
-    drop_epochs: tuple[int, ...] = (25, 51, 79)  # the first at each lower rate, S layer-params-145; P §5: three drops
+    drop_epochs: tuple[int, ...] = (25, 51, 79)  # the first at each lower value, S layer-params-145; P §5: three drops
     conv1_drop_epochs: tuple[int, ...] = ()  # further drops of conv1 alone
     conv1_frozen_epoch: int | None = None  # from here conv1 is not updated, its velocity untouched
     plateau_drops: int = 3  # P §5
@@ -246,7 +246,7 @@ class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in unread}
 
     def with_lr(self, lr: float) -> Recipe:
-        """The same recipe at another rate; the biases' rate keeps its ratio to the weights'."""
+        """The same recipe at another learning rate; the biases' keeps its ratio to the weights'."""
         return dataclasses.replace(self, lr=lr, bias_lr=self.bias_lr * lr / self.lr)
 
     def varied(self, *variants: str) -> Recipe:
@@ -473,12 +473,12 @@ VARIANTS = {
         {"paddings": (0, 1, 1, 1, 0)},  # S layers-147: 28, 26 -> 13, 11 -> 6
     ),
     "no-exchange": Variant(
-        "towers that meet only in the last layer",
+        "towers that exchange activations only before the last layer",
         {"meetings": ("fc8",), "kernels": (48, 160, 192, 192, 128), "neurons": (4096, 2048)},  # S #150
         Difference2012(1.2, 1.1, record="#150", data=VAL_2012, loss=1.811173),  # S: 41.828, 19.330
     ),
     "exchange-at-conv4": Variant(
-        "towers that meet in conv4 instead of conv3",
+        "towers that exchange activations before conv4 instead of conv3",
         {"meetings": ("conv4", "fc6", "fc7", "fc8")},  # S #132, #133
         Difference2012(
             said="worse",

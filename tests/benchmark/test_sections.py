@@ -55,7 +55,7 @@ def test_the_usual_net_has_the_usual_number_of_parameters() -> None:
 
 def test_the_exchanges_are_those_of_the_net() -> None:
     sent = exchange.sent(1, CPU)
-    assert [x.numel() for x in sent] == [layer.crossing for layer in describe(paper_recipe()) if layer.crossing][:-1]
+    assert [x.numel() for x in sent] == [layer.exchanged for layer in describe(paper_recipe()) if layer.exchanged][:-1]
 
 
 def test_a_step_without_communication_computes_the_same_shapes() -> None:

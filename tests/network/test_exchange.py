@@ -1,4 +1,4 @@
-"""Crossing between two ranks against crossing within a process: the same bits forward and backward.
+"""Exchange between two ranks against exchange within a process: the same bits forward and backward.
 
 The two ranks are threads here, each with an end of its own of a real gloo group; ``tests/launch`` starts processes.
 """

@@ -63,8 +63,8 @@ def sent(batch: int, device: torch.device) -> list[Tensor]:
     recipe = paper_recipe()
     shapes = {layer.layer: layer.shapes[-1] for layer in describe(recipe)}
     before = dict(zip(recipe.layers[1:], recipe.layers, strict=False))
-    crossing = [shapes[before[layer]] for layer in recipe.layers if recipe.reads_both_towers(layer)]
-    tensors = [torch.rand(batch, *shape, device=device) for shape in crossing]
+    exchanged = [shapes[before[layer]] for layer in recipe.layers if recipe.reads_both_towers(layer)]
+    tensors = [torch.rand(batch, *shape, device=device) for shape in exchanged]
     images = [x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in tensors]
     return [x.requires_grad_() for x in images]
 

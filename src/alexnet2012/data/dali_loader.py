@@ -198,7 +198,7 @@ def _augmentation_inputs(augmentations: Augmentations, free: int) -> dict[str, A
 def _checked(encoded: Node) -> Node:
     """``encoded``, but not before DALI has read its header.
 
-    An unreadable header met in the decoder itself crashes the process about every other time (DALI 2.4): it throws
+    An unreadable header in the decoder itself crashes the process about every other time (DALI 2.4): it throws
     while other threads still decode into the batch. Here it is an ordinary error, and the decoder is never reached.
     """
     height = fn.peek_image_shape(encoded, adjust_orientation=False)[0]

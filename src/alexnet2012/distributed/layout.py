@@ -196,7 +196,7 @@ def shared_store(rank: int, processes: int, timeout: float) -> dist.Store:
 
 
 def fresh_prefix(store: dist.Store, rank: int, processes: int, timeout: float) -> dist.Store:
-    """A part of torchrun's store that no earlier attempt of the run has written to: gloo would meet its addresses.
+    """A part of torchrun's store that no earlier attempt of the run has written to: gloo would use its addresses.
 
     Restarted agents count attempts differently, so the processes of this one find each other: rank 0 makes an offer,
     the others answer it with a number of their own, and know by having it confirmed that the offer is not an old one.

@@ -106,7 +106,7 @@ def read_zip(path: Path) -> Any:
 def validate(saved: dict[str, Any]) -> None:
     """Check a checkpoint's contents, each value of a tensor among them, before any of it is used.
 
-    Raises ValueError, or what else its recipe's net meets, for contents that no run writes; InputError for a recipe of
+    Raises ValueError, or what else building its net raises, for contents that no run writes; InputError for a recipe of
     a newer version.
     """
     require(saved, FORM | ADDED)

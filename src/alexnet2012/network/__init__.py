@@ -1,4 +1,4 @@
-"""The 2012 net: towers, the places where they meet, local response normalisation, dropout."""
+"""The 2012 net: towers, the exchange between them, local response normalisation, dropout."""
 
 from typing import TYPE_CHECKING
 

@@ -82,19 +82,19 @@ class BetweenRanks(Exchange):
         """[(N, C_t, ...)] on each rank -> (N, channels, ...); C_0 = ceil(channels / 2), C_1 the rest."""
         return GatherLogits.apply(outputs[0], layer, channels, self)
 
-    def exchange_with_peer(self, x: Tensor, crossing: str) -> Tensor:
+    def exchange_with_peer(self, x: Tensor, operation: str) -> Tensor:
         """Return the peer's tensor, of the same shape and strides as ``x``; both ranks call this together."""
         interleaved = x.dim() == 4 and x.stride(1) == 1
         x = x.contiguous(memory_format=torch.channels_last if interleaved else torch.contiguous_format)
         mine = x.as_strided((x.numel(),), (1,))
         staged = mine.cpu() if x.is_cuda and dist.get_backend(self.group) == "gloo" else mine
         both = [torch.empty_like(staged) for _ in range(2)]
-        with self.waiting(crossing):
+        with self.waiting(operation):
             dist.all_gather(both, staged, group=self.group)
         return both[1 - self.tower].to(x.device).as_strided(x.shape, x.stride())
 
-    def in_tower_order(self, mine: Tensor, peers: Tensor) -> Tensor:
-        return torch.cat([mine, peers] if self.tower == 0 else [peers, mine], dim=1)
+    def in_tower_order(self, own: Tensor, received: Tensor) -> Tensor:
+        return torch.cat([own, received] if self.tower == 0 else [received, own], dim=1)
 
 
 class GatherChannels(torch.autograd.Function):
@@ -114,8 +114,8 @@ class GatherChannels(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         halves = gradient.chunk(2, dim=1)
-        mine, peers = halves[ctx.exchange.tower], halves[1 - ctx.exchange.tower]
-        return mine + ctx.exchange.exchange_with_peer(peers, f"gradients of {ctx.layer}'s input"), None, None
+        own, other = halves[ctx.exchange.tower], halves[1 - ctx.exchange.tower]
+        return own + ctx.exchange.exchange_with_peer(other, f"gradients of {ctx.layer}'s input"), None, None
 
 
 class GatherLogits(torch.autograd.Function):
@@ -133,10 +133,10 @@ class GatherLogits(torch.autograd.Function):
         sizes = (larger, channels - larger)
         ctx.sizes, ctx.tower = sizes, exchange.tower
         padding = x.new_zeros(x.shape[0], larger - x.shape[1], *x.shape[2:])
-        peers = exchange.exchange_with_peer(
+        received = exchange.exchange_with_peer(
             torch.cat([x, padding], dim=1) if padding.shape[1] else x, f"{layer} of both towers"
         )
-        return exchange.in_tower_order(x, peers[:, : sizes[1 - exchange.tower]])
+        return exchange.in_tower_order(x, received[:, : sizes[1 - exchange.tower]])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:

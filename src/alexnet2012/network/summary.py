@@ -28,7 +28,7 @@ class LayerNumbers:
     read: int = 0  # values that the convolution or matrix reads
     written: int = 0  # values that it writes
     kept: int = 0  # bytes of float32 and others that the gradient needs, with the layer that first needs them
-    crossing: int = 0  # values that each tower sends the other before this layer
+    exchanged: int = 0  # values that each tower sends the other before this layer
 
 
 def describe(recipe: Recipe, classes: int = 1000, exchange: Exchange | None = None) -> list[LayerNumbers]:
@@ -46,9 +46,9 @@ def describe(recipe: Recipe, classes: int = 1000, exchange: Exchange | None = No
     layers = list(observed.layers.values())
     if recipe.towers > 1:
         for before, layer in itertools.pairwise(layers):
-            layer.crossing = torch.Size(before.shapes[-1]).numel() if recipe.reads_both_towers(layer.layer) else 0
+            layer.exchanged = torch.Size(before.shapes[-1]).numel() if recipe.reads_both_towers(layer.layer) else 0
         (half,) = layers[-1].shapes[0]
-        layers.append(LayerNumbers("logits", ((classes,),), crossing=half))
+        layers.append(LayerNumbers("logits", ((classes,),), exchanged=half))
     return layers
 
 

@@ -16,7 +16,7 @@ from alexnet2012.network.summary import LayerNumbers
 from alexnet2012.recipe import VAL_2012, Result2012, result_2012, whose
 
 COLUMNS = ("layer", "output of a tower", "parameters", "multiply-\nadds", "kept", "crosses")
-COUNTS = ("parameters", "multiply_adds", "kept", "crossing")
+COUNTS = ("parameters", "multiply_adds", "kept", "exchanged")
 
 
 def error_table(members: Sequence[Path], assessment: Assessment) -> list[str]:
@@ -83,5 +83,5 @@ def layer_table(title: str, layers: Sequence[LayerNumbers]) -> Table:
     return table
 
 
-def counts(parameters: int, multiply_adds: int, kept: int, crossing: int) -> list[str]:
-    return [f"{parameters:,}", f"{multiply_adds / 1e6:,.1f} M", f"{kept / 1000:,.1f} KB", f"{crossing:,}"]
+def counts(parameters: int, multiply_adds: int, kept: int, exchanged: int) -> list[str]:
+    return [f"{parameters:,}", f"{multiply_adds / 1e6:,.1f} M", f"{kept / 1000:,.1f} KB", f"{exchanged:,}"]

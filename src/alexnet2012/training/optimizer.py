@@ -17,8 +17,8 @@ from alexnet2012.training import optimizer_native
 class PaperSGD(Optimizer):
     """v <- momentum * v - weight_decay * lr * w - lr * gradient;  w <- w + v (P §5).
 
-    The rate sits inside the velocity, so a drop of the rate reaches the step only as the velocity turns over;
-    ``torch.optim.SGD`` multiplies the whole velocity by the new rate at once. A group whose rate is 0 is frozen:
+    The learning rate is inside the velocity, so a drop reaches the step only as the velocity turns over;
+    ``torch.optim.SGD`` multiplies the whole velocity by the new one at once. A group with lr 0 is frozen:
     no update at all, its velocity untouched (S layer-params-145).
 
     Each parameter's state is its ``velocity``. Raises ValueError for negative settings.

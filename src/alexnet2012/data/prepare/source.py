@@ -248,7 +248,7 @@ def _read_devkit(directory: Path) -> Truth | None:
         numbers = [int(number) for number in truth.split()]
         validation = {f"ILSVRC2012_val_{i:08d}": wnids[n] for i, n in enumerate(numbers, start=1)}
         return Truth(origin, validation, words, origin)
-    except Exception as error:  # a damaged gzip, tar or MATLAB file raises whatever its reader meets
+    except Exception as error:  # a damaged gzip, tar or MATLAB file raises what its reader does not expect
         raise InputError(
             f"{origin}: damaged, or not the devkit of ILSVRC2012 ({error!r}); download it again"
         ) from error

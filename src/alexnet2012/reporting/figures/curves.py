@@ -45,7 +45,7 @@ class Curves:
         return np.interp(steps, [step for step, _ in ends], [epoch for _, epoch in ends])
 
     def drops(self) -> list[tuple[float, float]]:
-        """(step, factor) where the rate fell."""
+        """(step, factor) where the learning rate fell."""
         pairs = zip(self.training, self.training[1:], strict=False)
         return [(now["step"], now["lr"] / before["lr"]) for before, now in pairs if now["lr"] < before["lr"]]
 
@@ -89,7 +89,7 @@ def classes_of(config: Path) -> int | None:
 
 @styled
 def draw_curves(runs: Sequence[Curves]) -> Figure:
-    """Loss above, errors below, a colour a run; ln(classes), the drops of the rate and 2012's end are marked."""
+    """Loss above, errors below, a colour a run; marks at ln(classes), each drop and 2012's end."""
     in_epochs = all(run.validation for run in runs)
     figure = new_figure(4.5 + 0.12 * len(runs), "constrained")
     figure.suptitle("Learning curves")
@@ -122,7 +122,7 @@ def draw_run(
 ) -> None:
     """One run's curves; ``placed`` gives the places of steps on the x axis.
 
-    Training's line joins the means of the epochs, or smooths the batches' values where those are not told.
+    Training's line joins the means of the epochs, or smooths the batches' values where there are none.
     """
     steps, ends = (placed([row["step"] for row in rows]) for rows in (run.training, run.validation))
     for axes, name, line in (
