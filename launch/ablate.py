@@ -19,7 +19,7 @@ from alexnet2012.reporting import ablation
 from alexnet2012.reporting.ablation import ALL, BASE
 
 HERE = Path(__file__).parent
-OWN = ("out", "seed", "time_limit", "describe", "net")  # flags of train_imagenet.py that are not a study's to give
+OWN = ("seed", "time_limit", "describe", "net")  # flags of train_imagenet.py that are not a study's to give
 
 
 def flags() -> Parser:
@@ -110,7 +110,7 @@ def refuse_own_flags(common: list[str]) -> None:
     """Raises InputError for flags that would make runs differ in more than variant and seed."""
     parser = train_imagenet.flags()
     given = parser.parse_args(common)
-    changed = [name for name in OWN if getattr(given, name, None) != parser.get_default(name)]
+    changed = [name for name in OWN if getattr(given, name) != parser.get_default(name)]
     if changed or train_imagenet.variants(given):
         flag = f"--{changed[0].replace('_', '-')}" if changed else train_imagenet.variants(given)[0]
         raise InputError(f"{flag}: not for all runs; a study has --out, --seeds and --variants")

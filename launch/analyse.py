@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError, Namespace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
-from alexnet2012 import benchmark, network, reporting, training
+from alexnet2012 import benchmark, distributed, network, reporting, training
 from alexnet2012.core.atomic_files import write_output
 from alexnet2012.core.command_line import Parser, main, output_file
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.messages import say
 from alexnet2012.network.reference import NETS
-from alexnet2012.recipe import Recipe, paper_recipe
+from alexnet2012.recipe import CLASSES, Recipe, paper_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
-
     from alexnet2012.network.costs import Cost, Device
     from alexnet2012.network.summary import LayerNumbers
 
-THOUSAND_CLASSES = ("2012", "torchvision")  # of ImageNet; the other nets are taught with ten
 STEPS = 5  # timed
 
 
@@ -48,15 +45,16 @@ def batch_sizes(text: str) -> list[int]:
 
 
 def run(given: Namespace) -> None:
-    if bool(given.tflops) != bool(given.gbps) or min(given.tflops or 1, given.gbps or 1) <= 0:
+    own = [number for number in (given.tflops, given.gbps) if number is not None]
+    if len(own) == 1 or not all(number > 0 for number in own):
         raise InputError("--tflops and --gbps: each needs the other, both above 0")
     if given.classes is not None and given.classes < 2:
         raise InputError(f"--classes {given.classes}: must be at least 2")
     recipe = NETS[given.net].recipe() if given.net in NETS else paper_recipe()
-    classes = given.classes or (1000 if given.net in THOUSAND_CLASSES else 10)
+    classes = given.classes or (NETS[given.net].classes if given.net in NETS else CLASSES)
     costs = network.costs
     devices = list(costs.DEVICES.values())
-    if given.tflops:
+    if own:
         devices = [costs.Device("the device", given.tflops * 1e12, given.gbps * 1e9)]
     layers = network.summary.describe(recipe, classes)
     print(*costs.output_lines(recipe, classes), sep="\n")
@@ -85,7 +83,7 @@ def print_net(layers: Sequence[LayerNumbers]) -> None:
 
     parameters, of_parameters = shares("parameters")
     multiply_adds, of_operations = shares("multiply_adds")
-    backward = 4 * multiply_adds - 2 * layers[0].multiply_adds
+    backward = sum(one.operations for one in network.costs.training(layers, 1, False)) - 2 * multiply_adds
     print(f"parameters   {parameters:,}, {4 * parameters / 1e6:,.1f} MB in float32: {of_parameters}")
     print(f"operations   an image, forward {2 * multiply_adds / 1e6:,.1f} MFLOP: {of_operations};", end=" ")
     print(f"backward {backward / 1e6:,.1f} MFLOP")
@@ -121,46 +119,22 @@ def print_memory(title: str, layers: Sequence[LayerNumbers], batch: int, velocit
 
 
 def measure(recipe: Recipe, classes: int, batch: int) -> None:
-    """Train on synthetic images on this machine's first GPU, or its CPU; the first step is not timed."""
+    """Train on synthetic images, as training computes, on one device; the first step is not timed."""
     import torch
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    before = forget_peak(device)
-    net = network.build.build_net(recipe, classes).place([device])
-    optimizer = training.optimizer.make_optimizer(net, recipe)
-    images = torch.randn(batch, recipe.channels, recipe.crop_size, recipe.crop_size, device=device)
-    labels = torch.arange(batch, device=device) % classes
-
-    def step() -> None:
-        loss = torch.nn.functional.cross_entropy(net(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    step()
-    speed = STEPS * batch / benchmark.compare.timed(step, STEPS, device)
-    say(f"batch {batch} here, on {device}: {speed:,.1f} images/s, peak {(peak(device) - before) / 1e6:,.0f} MB")
-
-
-def forget_peak(device: torch.device) -> int:
-    """Bytes in use now, from where the peak is counted anew."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of the resident memory is that of now
-    return peak(device)
-
-
-def peak(device: torch.device) -> int:
-    """The largest number of bytes in use since ``forget_peak``."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return 1024 * int(line.split()[1])
+    compare = benchmark.compare
+    with distributed.layout.open_layout(towers=1) as layout:
+        device = layout.devices[0]
+        before = compare.forget_peak(device)
+        net = network.build.build_net(recipe, classes).place([device])
+        optimizer = training.optimizer.make_optimizer(net, recipe)
+        images = torch.randn(batch, recipe.channels, recipe.crop_size, recipe.crop_size, device=device)
+        labels = torch.arange(batch, device=device) % classes
+        step = partial(benchmark.training_step.trained(net, optimizer, "fp32"), images, labels)
+        step()
+        speed = STEPS * batch / compare.timed(step, STEPS, device)
+        megabytes = (compare.peak(device) - before) / 1e6
+        say(f"batch {batch} here, on {device}: {speed:,.1f} images/s, peak {megabytes:,.0f} MB")
 
 
 if __name__ == "__main__":

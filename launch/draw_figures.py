@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from alexnet2012 import data, evaluation, reporting
 from alexnet2012.core.atomic_files import write_text
-from alexnet2012.core.command_line import Parser, main, progress
+from alexnet2012.core.command_line import Parser, checkpoint_file, main, progress
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.messages import say
+from alexnet2012.core.threads import refuse_threads
 from alexnet2012.training import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def flags() -> Parser:
     add(
         "paths",
         nargs="*",
-        type=Path,
+        type=checkpoint_file,
         metavar="CHECKPOINT | RUN",
         help="a checkpoint file, or for figure 1 finished runs",
     )
@@ -54,7 +55,8 @@ def arguments() -> Namespace:
     given.checkpoint = given.paths[0] if given.paths and not given.figure else None
     if given.data and not given.checkpoint:
         raise InputError("--data: needs a CHECKPOINT to draw figure 4 of")
-    for name in ("batch_size", "workers", "neighbours_among"):
+    refuse_threads(workers=given.workers)
+    for name in ("batch_size", "neighbours_among"):
         if getattr(given, name) is not None and getattr(given, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(given, name)}: must be at least 1")
     return given
@@ -71,7 +73,7 @@ def run(given: Namespace) -> None:
         if given.data:
             save(figure4(net, given), given.out)
     if given.figure == 1:
-        save(figure1(given.paths, given.out), given.out)
+        save(figure1(list(map(Path, given.paths)), given.out), given.out)
 
 
 def save(figures: dict[str, Figure], out: Path) -> None:

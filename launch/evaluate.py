@@ -8,7 +8,15 @@ from pathlib import Path
 
 from alexnet2012 import data, distributed, evaluation, network, reporting
 from alexnet2012.core.atomic_files import write_output
-from alexnet2012.core.command_line import Parser, alike, main, output_file, progress, refuse_overwriting
+from alexnet2012.core.command_line import (
+    Parser,
+    alike,
+    checkpoint_file,
+    main,
+    output_file,
+    progress,
+    refuse_overwriting,
+)
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.messages import say
 from alexnet2012.core.threads import refuse_threads
@@ -22,7 +30,7 @@ OF_CHECKPOINTS = (  # flags
 def flags() -> Parser:
     parser = Parser("Errors and loss of one checkpoint, or of several and of their averaged softmax outputs.")
     add = parser.add_argument
-    add("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT")
+    add("checkpoints", nargs="*", type=checkpoint_file, metavar="CHECKPOINT")
     add("--average", nargs="+", type=Path, metavar="FILE", help="average predictions kept in files instead")
     add("--weights", nargs="+", type=float, metavar="WEIGHT", help="of each in the average (default: equal)")
     add("--split", default="val", choices=("val", "train"))
@@ -62,16 +70,21 @@ def arguments() -> Namespace:
 
 
 def run(given: Namespace) -> None:
-    towers = alike(lambda: [load(path).recipe.towers for path in given.checkpoints]) or [2]
+    nets = alike(lambda: [evaluation.model.load_checkpoint(path, "cpu") for path in given.checkpoints])
+    towers = [net.recipe.towers for net in nets] or [2]
     placement = given.placement or distributed.layout.default_placement(min(towers))
     from_main = distributed.collectives.broadcast_from_main
     with distributed.layout.open_layout(placement, max(towers), threads=given.threads) as layout:
         if given.average:
             from_main(layout, lambda: report(given, average(given)))
             return
-        from_main(layout, lambda: check(given, layout))
+        from_main(layout, lambda: check(given, layout, nets))
         dataset = data.open_dataset(given.data, given.split)
-        nets = [load_in(layout, path) for path in given.checkpoints]
+        if layout.split:  # this process holds one tower of each
+            exchange = network.exchange.exchange_between(layout, 2)
+            nets = [evaluation.model.load_checkpoint(path, layout.devices, exchange) for path in given.checkpoints]
+        for net in nets:
+            net.place(layout.devices)
         crops = given.crops if any(net.recipe.augmented for net in nets) else 1
         if layout.is_main:
             announce(given, layout, nets)
@@ -79,8 +92,7 @@ def run(given: Namespace) -> None:
                 say("crops    1: trained without crops and reflections, a net has one view of an image")
         settings = evaluation.evaluate.EvaluationSettings(crops, given.batch_size, given.loader, given.workers)
         statistics = [net.statistics for net in nets]
-        naming = distributed.layout.naming_lost_ranks(layout.heartbeat)
-        with naming, progress("images", len(dataset), layout.is_main) as done:
+        with progress("images", len(dataset), layout.is_main) as done:
             assessment = evaluation.evaluate.assess(
                 nets, statistics, given.weights, layout, dataset, settings, wanted_crops(given, crops),
                 lambda images: done(advance=images),
@@ -99,12 +111,11 @@ def wanted_crops(given: Namespace, crops: int) -> set[int]:
     return wanted | {1} if given.centre_predictions else wanted
 
 
-def check(given: Namespace, layout: distributed.layout.Layout) -> None:
+def check(given: Namespace, layout: distributed.layout.Layout, nets: list[evaluation.model.TrainedAlexNet]) -> None:
     """Refuse nets that do not fit the data or the layout. Raises InputError."""
     dataset = data.open_dataset(given.data, given.split)
-    side = load(given.checkpoints[0]).recipe.image_size
-    for path in given.checkpoints:
-        net = load(path)
+    side = nets[0].recipe.image_size
+    for path, net in zip(given.checkpoints, nets, strict=True):
         if net.recipe.image_size != side:
             raise InputError(
                 f"{path}: reads images of {net.recipe.image_size} pixels, {given.checkpoints[0]} of {side}; "
@@ -113,16 +124,6 @@ def check(given: Namespace, layout: distributed.layout.Layout) -> None:
         if layout.split and net.recipe.towers == 1:
             raise InputError(f"{path}: one tower cannot be split over processes; leave --placement out")
         net.refuse_other_classes(dataset, given.data)
-
-
-def load(path: Path) -> evaluation.model.TrainedAlexNet:
-    return evaluation.model.load_checkpoint(path, "cpu")
-
-
-def load_in(layout: distributed.layout.Layout, path: Path) -> evaluation.model.TrainedAlexNet:
-    """The checkpoint's towers that this process holds."""
-    exchange = network.exchange.exchange_between(layout, 2) if layout.split else None
-    return evaluation.model.load_checkpoint(path, layout.devices, exchange)
 
 
 def announce(given: Namespace, layout: distributed.layout.Layout, nets: list[evaluation.model.TrainedAlexNet]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alexnet2012 import evaluation
 from alexnet2012.core.atomic_files import write_output
-from alexnet2012.core.command_line import Parser, main, output_file, refuse_overwriting
+from alexnet2012.core.command_line import Parser, checkpoint_file, main, output_file, refuse_overwriting
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.messages import say
 
@@ -15,7 +15,7 @@ from alexnet2012.core.messages import say
 def flags() -> Parser:
     parser = Parser("Write a checkpoint's net for other programs, or take grouped weights into a checkpoint.")
     add = parser.add_argument
-    add("checkpoint", type=Path, metavar="CHECKPOINT")
+    add("checkpoint", type=checkpoint_file, metavar="CHECKPOINT")
     add("--onnx", type=output_file, metavar="FILE", help="one graph, both towers, checked with onnxruntime")
     add("--safetensors", type=output_file, metavar="FILE", help="the whole net under its own names")
     add("--grouped", action="store_true", help="in --safetensors, both towers as grouped convolutions")

@@ -11,10 +11,8 @@ from alexnet2012.core import messages
 from alexnet2012.core.command_line import Parser, alike, main
 from alexnet2012.core.errors import InputError
 from alexnet2012.network.reference import NETS
-from alexnet2012.recipe import MIDDLE, RECIPES, VARIANTS, Recipe
+from alexnet2012.recipe import CLASSES, MIDDLE, RECIPES, VARIANTS, Recipe
 from alexnet2012.training import Settings
-
-IMAGENET_CLASSES = 1000
 
 
 def flags() -> Parser:
@@ -96,11 +94,12 @@ def settings(given: Namespace) -> Settings:
 
 
 def describe_net(asked: Settings) -> None:
-    """Print the table of layers, for the classes of ``--data``, or ImageNet's 1000 where no data were named."""
+    """Print the table of layers, for the classes of ``--data``, or the net's own where no data were named."""
     from rich.console import Console  # here: flags need none of it
 
     recipe, unnamed = asked.recipe, asked.data == Settings.data
-    classes = IMAGENET_CLASSES if unnamed else len(data.open_dataset(asked.data, "val").classes)
+    classes = NETS[recipe.net].classes if recipe.net in NETS else CLASSES
+    classes = classes if unnamed else len(data.open_dataset(asked.data, "val").classes)
     title = ", ".join([f"recipe {recipe.name}", *asked.variants, f"width {recipe.width:g}", f"{classes} classes"])
     Console().print(reporting.tables.layer_table(title, network.summary.describe(recipe, classes)))
 

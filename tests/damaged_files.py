@@ -244,7 +244,7 @@ def read_resumed(directory: Path, path: Path) -> Any:
     net = AlexNet(RECIPE, 3)
     optimizer = PaperSGD(parameter_groups(net, RECIPE), 0.01)
     restore_net(net, optimizer, saved)
-    schedule = Plateau(RECIPE, 100)
+    schedule = Plateau(RECIPE, 100, lambda epoch: 100 * epoch // RECIPE.schedule_epochs)
     if not schedule.state.keys() <= saved["schedule"].keys():
         raise InputError(f"{newest}: of another schedule")
     schedule.state.update(saved["schedule"])

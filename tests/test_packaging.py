@@ -19,6 +19,7 @@ from PIL import Image
 from running import ROOT
 
 from alexnet2012 import load_checkpoint
+from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
 
 SETUP = configparser.ConfigParser()
@@ -42,6 +43,8 @@ def test_the_container_has_the_two_commands_of_the_readme() -> None:
 
 
 def test_the_sample_net_knows_clothes() -> None:
+    with pytest.raises(InputError, match="sample: no such checkpoint file"):
+        load_checkpoint("./sample")
     net, val = load_checkpoint("sample", "cpu"), open_dataset("sample", "val")
     net.refuse_other_classes(val, "sample")
     images = [Image.open(io.BytesIO(val[index][0])) for index in range(100)]

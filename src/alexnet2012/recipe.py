@@ -25,6 +25,7 @@ from alexnet2012.core.errors import InputError
 CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 FULLY_CONNECTED = ("fc6", "fc7", "fc8")
 LAYERS = CONVOLUTIONS + FULLY_CONNECTED
+CLASSES = 1000  # of ILSVRC-2012, P §2
 POOLED = ("conv1", "conv2", "conv5")  # the layers with a max-pool behind them, P §3.5
 MIDDLE = CONVOLUTIONS[1:]  # what P §7 removes one of
 POOLED_SIZE = 6  # pixels that fc6 reads along each side: 224 -> conv1 55 -> 27 -> 13 -> 6
@@ -49,7 +50,6 @@ BOUNDS = (  # least, most, the fields whose numbers lie between
     (ABOVE_0, 1, ("subset",)),
     (-FINITE, FINITE, ("biases", "pixel_offset")),
 )
-FLAGS = ("width", "batch_size", "epochs", "lr", "weight_decay", "warmup_epochs")  # fields that have one
 OF_LAYERS = ("kernels", "kernel_sizes", "paddings", "neurons", "weight_std", "biases")  # tuples of fixed length
 
 
@@ -272,6 +272,7 @@ def refuse_out_of_bounds(recipe: Recipe) -> None:
     for name in OF_LAYERS:
         if len(getattr(recipe, name)) != len(getattr(Recipe, name)):
             raise InputError(f"{name}: has {len(getattr(recipe, name))} values, not {len(getattr(Recipe, name))}")
+    flags = {field.name for field in dataclasses.fields(recipe) if field.metadata}
     for least, most, names in BOUNDS:
         low = "above 0" if least == ABOVE_0 else f"at least {least:g}"
         high = " and below 1" if most == BELOW_1 else f" and at most {most:g}" if most < FINITE else ""
@@ -279,7 +280,7 @@ def refuse_out_of_bounds(recipe: Recipe) -> None:
             value = getattr(recipe, name)
             numbers = value if isinstance(value, tuple) else () if value is None else (value,)
             if wrong := [number for number in numbers if not least <= number <= most]:
-                flag = f"--{name.replace('_', '-')}" if name in FLAGS else name
+                flag = f"--{name.replace('_', '-')}" if name in flags else name
                 raise InputError(f"{flag} {wrong[0]:g}: must be {low}{high}")
 
 
@@ -401,9 +402,14 @@ RESULTS_2012 = (
 )
 
 
+FIGURE_1_ERROR = 25.0  # percent of training error, CIFAR-10, P figure 1
+FIGURE_1_RATIO = 6  # epochs until then of tanh over those of ReLU, P figure 1
+
+
 def result_2012(nets: int, crops: int) -> Result2012 | None:
-    """What 2012 measured with as many nets and crops: on ILSVRC-2012's validation set, or else on other data."""
-    return next((result for result in RESULTS_2012 if (result.nets, result.crops) == (nets, crops)), None)
+    """What 2012 measured with as many nets and crops on ILSVRC-2012's validation set."""
+    asked = (VAL_2012, nets, crops)
+    return next((result for result in RESULTS_2012 if (result.data, result.nets, result.crops) == asked), None)
 
 
 @dataclass(frozen=True)

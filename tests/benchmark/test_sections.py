@@ -73,10 +73,11 @@ def test_loaders_read_the_same_files(tmp_path: Path) -> None:
     assert not prepared.exists()
 
 
-def test_a_larger_index_repeats_the_same_images(tmp_path: Path) -> None:
+def test_a_larger_index_repeats_the_same_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with prepared_and_files(images=32) as (prepared, _):
+        monkeypatch.chdir(prepared.parent)
         for images in (40, 1000):
-            growth.enlarge(prepared, tmp_path, images)
+            growth.enlarge(Path(prepared.name), tmp_path, images)
             large, small = open_dataset(tmp_path, "train"), open_dataset(prepared, "train")
             assert len(large) == images
             assert large[images - 1] == small[(images - 1) % 32]

@@ -12,7 +12,7 @@ import pytest
 from running import ROOT, SMALL, TRAIN, here, start
 
 from alexnet2012.core import threads
-from alexnet2012.core.threads import MOST, cores, cpu_quota, default_threads
+from alexnet2012.core.threads import MOST, cores, cpu_quota, default_threads, let_waiting_threads_sleep
 from alexnet2012.reporting.ablation.execution import slots
 
 SAY_THREADS = Path(__file__).with_name("say_threads.py")
@@ -111,3 +111,17 @@ def test_the_number_is_printed_and_recorded(tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     assert "; 2 threads a process" in ended.out
     assert json.loads((tmp_path / "config.json").read_text())["threads"] == 2
+
+
+@pytest.mark.parametrize(
+    ("users", "policy"),
+    [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active"), ({"GOMP_SPINCOUNT": "9"}, None),
+     ({"KMP_BLOCKTIME": "1"}, None)],
+    ids=str,
+)  # fmt: skip
+def test_threads_sleep_unless_the_user_says_how_they_wait(
+    users: dict[str, str], policy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(users))
+    let_waiting_threads_sleep()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy

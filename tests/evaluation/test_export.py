@@ -31,7 +31,7 @@ from alexnet2012.evaluation.export import (
     save_with_weights_of,
     to_grouped,
 )
-from alexnet2012.network.reference import NETS
+from alexnet2012.network.reference import NETS, ReferenceNet
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def some_images(count: int) -> Tensor:
 
 def test_shapes_of_the_paper_s_net() -> None:
     with torch.device("meta"):
-        shapes = {name: tuple(weight.shape) for name, weight in to_grouped(MetaNet(paper_recipe())).items()}
+        shapes = {name: tuple(weight.shape) for name, weight in to_grouped(AlexNet(paper_recipe())).items()}
     assert shapes["conv1.weight"] == (96, 3, 11, 11)
     assert shapes["conv2.weight"] == (256, 48, 5, 5)
     assert shapes["conv3.weight"] == (384, 256, 3, 3)
@@ -89,16 +89,6 @@ def test_shapes_of_the_paper_s_net() -> None:
     assert shapes["conv5.weight"] == (256, 192, 3, 3)
     assert (shapes["fc6.weight"], shapes["fc7.weight"]) == ((4096, 9216), (4096, 4096))
     assert (shapes["fc8.weight"], shapes["fc8.bias"]) == ((1000, 4096), (1000,))
-
-
-class MetaNet(AlexNet):
-    """Shapes without values."""
-
-    def to_empty(self, **_: object) -> MetaNet:  # type: ignore[override]
-        return self
-
-    def draw_weights(self) -> None:
-        """Nothing to draw."""
 
 
 def test_a_single_device_net_with_the_grouped_weights_is_the_same_net(path: Path, tmp_path: Path) -> None:
@@ -226,9 +216,14 @@ def test_weights_that_do_not_fit_are_named(path: Path, tmp_path: Path) -> None:
         save_with_weights_of(saved, bad, tmp_path / "out.pt")
 
 
-def test_nets_without_a_grouped_form_are_refused() -> None:
+def test_nets_without_a_grouped_form_are_refused(val: Dataset, path: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lenet: a net without towers"):
         groups(NETS["lenet"].recipe())
+    save_grouped(load_checkpoint(path, "cpu"), tmp_path / "grouped.safetensors")
+    lenet = ReferenceNet(NETS["lenet"].recipe(), len(val.classes))
+    saved = {**checkpoint.load(path), "recipe": lenet.recipe.described(), "weights": lenet.state_dict()}
+    with pytest.raises(InputError, match="lenet: a net without towers"):
+        save_with_weights_of(saved, tmp_path / "grouped.safetensors", tmp_path / "out.pt", lrn_may_cross=True)
     with pytest.raises(InputError, match="fc6, fc7"):
         groups(paper_recipe().varied("no-exchange"))
 

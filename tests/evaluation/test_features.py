@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ def test_the_file_holds_fc7_of_every_image_in_order(tmp_path: Path) -> None:
     assert features_file(net, train, tmp_path, EvaluationSettings(batch_size=4)) == path
     assert path.stat().st_mtime_ns == before  # found, not extracted again
     assert features_file(net, spread(train, 4), tmp_path, EvaluationSettings()) != path
+    other = dataclasses.replace(net.statistics, mean=net.statistics.mean + 1)
+    assert features_file(net, train.with_statistics(other), tmp_path, EvaluationSettings()) != path
 
 
 @pytest.mark.parametrize("damage", ["emptied", "cut", "flipped"])

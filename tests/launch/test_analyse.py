@@ -31,6 +31,7 @@ def test_a_device_of_one_s_own_and_what_is_measured_here() -> None:
     [
         (("--batch-size", "8,0"), "8,0: must be whole numbers from 1"),
         (("--tflops", "1"), "each needs the other"),
+        (("--tflops", "0", "--gbps", "0"), "each needs the other, both above 0"),
         (("--tflops", "-1", "--gbps", "5"), "each needs the other, both above 0"),
         (("--classes", "1"), "--classes 1: must be at least 2"),
         (("--net", "vgg"), "invalid choice: 'vgg'"),

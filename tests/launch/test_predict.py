@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,10 @@ def test_each_photograph_gets_the_five_classes_of_predict(net: Path, tree: Path)
 
 def test_a_folder_and_a_list_name_the_same_files(net: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tree / "val" / "class2"
+    (folder / os.fsdecode(b"\xff.png")).symlink_to(next(folder.iterdir()).name)  # a name that is not UTF-8
     of_folder = here(PREDICT, folder, "--checkpoint", net)
-    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{path}\n" for path in sorted(folder.iterdir()))))
+    names = b"".join(os.fsencode(path) + b"\n" for path in sorted(folder.iterdir()))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(names), "utf-8"))
     assert here(PREDICT, "-", "--checkpoint", net) == of_folder and of_folder.out
 
 
@@ -51,7 +54,7 @@ def test_files_that_are_no_image_are_named_and_the_others_answered(net: Path, tr
     ended = here(PREDICT, text, photo, tmp_path / "loop.jpg", "--checkpoint", net, "--figure", figure)
     assert ended.code == 2 and ended.out.startswith(f"{photo}\n")
     first, second, last = ended.err.splitlines()
-    assert first.startswith(f"error: {text}: not a readable image")
+    assert first == f"error: {text}: not a readable image (cannot identify image file)"
     assert second.startswith(f"error: {tmp_path / 'loop.jpg'}: not a readable image")
     assert last == "error: 2 of 3 files could not be read; they are named above"
     with Image.open(figure) as image:

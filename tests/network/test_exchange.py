@@ -150,13 +150,3 @@ def test_a_rank_without_a_row_takes_part() -> None:
         return [weight.grad for weight in net.parameters()]
 
     assert all(gradient is not None and not gradient.any() for rank in on_two_ranks(train) for gradient in rank)
-
-
-class Stream:
-    """Stands for CUDA's where there is none: runs at once, notes who waits for whom."""
-
-    def __init__(self, name: str, said: list[str]) -> None:
-        self.name, self.said = name, said
-
-    def wait_stream(self, other: Stream) -> None:
-        self.said.append(f"{self.name} waits for {other.name}")

@@ -17,6 +17,7 @@ from alexnet2012.reporting.figures.figure1 import (
     draw_figure1,
     read_learnings,
     read_settings,
+    summary,
 )
 
 DRAW = ROOT / "launch" / "draw_figures.py"
@@ -81,8 +82,13 @@ def test_what_was_not_reached_is_said() -> None:
     relu, tanh = (Learning(kind, 0.1, 0, errors) for kind, errors in (("relu", [50.0, 20.0]), ("tanh", [80.0, 70.0])))
     slow = Learning("tanh", 0.2, 0, [80.0, 60.0])
     lines = claims(best_rates([relu, tanh, slow]))
-    assert "not reached in 2 epochs (rate 0.2" in lines[1]
+    assert "not reached in 2 epochs (learning rate 0.2" in lines[1]
     assert lines[2] == f"ReLU is more than {2 / (1 + 25 / 30):.1f} times as fast (2012: 6)"
+
+
+def test_where_relu_alone_falls_short_there_is_no_ratio() -> None:
+    best = best_rates([Learning("relu", 0.1, 0, [50.0, 40.0]), Learning("tanh", 0.1, 0, [50.0, 20.0])])
+    assert len(claims(best)) == 2 and summary(best, [])["ratio"] is None
 
 
 def test_the_figure_shows_every_seed_the_goal_and_the_claim(runs: list[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -74,7 +75,7 @@ def test_figure_3(towers: int) -> None:
     grey = torch.rand(48, 1, 11, 11).expand(48, 3, 11, 11)
     figure = draw_kernels({f"towers.{tower}.conv1.weight": grey for tower in range(towers)})
     assert_readable(figure)
-    assert f"{48 * towers} kernels of 11x11x3" in said(figure)
+    assert f"{48 * towers} kernels of 11x11 pixels" in said(figure)
     assert said(figure).count("colour: 0.0 %") == towers
 
 
@@ -237,3 +238,10 @@ def test_png_and_pdf_of_a_column_s_width(tmp_path: Path) -> None:
     with Image.open(png) as image:
         assert image.width == 300 * COLUMN
     assert pdf.read_bytes().startswith(b"%PDF")
+
+
+def test_a_cosine_has_no_drops(tmp_path: Path) -> None:
+    run = read_curves(write_metrics(tmp_path / "run", 10))
+    assert [factor for _, factor in run.drops()] == [pytest.approx(0.1)]
+    falling = [{**row, "lr": 1 / (2 + index)} for index, row in enumerate(run.training)]
+    assert dataclasses.replace(run, training=falling).drops() == []

@@ -29,14 +29,6 @@ def spoil(path: Path) -> None:
     np.savez(path, **arrays)
 
 
-def replace_by(make: Callable[[Path], object]) -> Callable[[Path], None]:
-    def damage(path: Path) -> None:
-        path.unlink()
-        make(path)
-
-    return damage
-
-
 @pytest.mark.parametrize("damage", [cut, spoil, lambda path: path.write_bytes(b""), Path.unlink])
 def test_damaged_statistics_are_measured_anew(damage: Callable[[Path], object], tmp_path: Path) -> None:
     train = open_dataset(write_tree(tmp_path / "tree", classes=2, train=2, val=1), "train")

@@ -16,7 +16,7 @@ GROUPS = ("conv1 weights", "conv1 biases", "weights", "biases")
 
 
 def make(kind: str, recipe: Recipe, steps: int) -> Schedule:
-    return SCHEDULES[kind](recipe, steps)
+    return SCHEDULES[kind](recipe, steps, lambda epoch: steps * epoch // recipe.schedule_epochs)
 
 
 def rates(schedule: Schedule, step: int) -> dict[str, float]:

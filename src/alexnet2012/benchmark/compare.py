@@ -122,3 +122,21 @@ def speed_lines(figures: Sequence[Figure]) -> Iterator[str]:
 def number(value: float) -> str:
     """Three digits, or all before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def forget_peak(device: torch.device) -> int:
+    """Bytes in use now, from where the peak is counted anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of the resident memory is that of now
+    return peak(device)
+
+
+def peak(device: torch.device) -> int:
+    """The largest number of bytes in use by this process since ``forget_peak``, or since it began."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Not getrusage, which gives the parent's where that held more.
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])

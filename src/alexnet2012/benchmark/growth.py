@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from alexnet2012.benchmark.compare import Figure, Seconds, compare, compared
+from alexnet2012.benchmark.compare import Figure, compare, compared, peak
 from alexnet2012.benchmark.synthetic import prepared_and_files
-from alexnet2012.benchmark.training_step import inputs, our_step, trained
+from alexnet2012.benchmark.training_step import inputs, trained
 from alexnet2012.data import TrainingPlan, open_dataset
 from alexnet2012.data.shards import MANIFEST, read_manifest, seal
 from alexnet2012.distributed.layout import open_layout
@@ -38,15 +38,15 @@ def figures(device: torch.device, data: Path | None = None) -> Iterator[Figure]:
 
 
 def batches(device: torch.device) -> Iterator[Figure]:
-    """Images/s of a training step by batch size, beside the smallest's."""
-    smallest: Seconds = ()
-    for batch in BATCHES:
-        (taken,) = compare({"": our_step(batch, device, "fp32")}, device, rounds=3, seconds=0).values()
-        each = tuple(second / batch for second in taken)
-        if smallest:
-            results = {"ours": each, f"batch {BATCHES[0]}": smallest}
-            yield from compared("growth", f"training step, batch {batch}", results, images=1)
-        smallest = smallest or each
+    """Images/s of a training step by batch size, beside the smallest's; all sizes in turn."""
+    net = AlexNet(paper_recipe()).place([device])
+    step = trained(net, make_optimizer(net, net.recipe), "fp32")
+    candidates = {f"batch {batch}": partial(step, *inputs(batch, device)) for batch in BATCHES}
+    taken = compare(candidates, device, rounds=3, seconds=0).values()
+    smallest, *others = (tuple(second / batch for second in of) for batch, of in zip(BATCHES, taken, strict=True))
+    for batch, ours in zip(BATCHES[1:], others, strict=True):
+        results = {"ours": ours, f"batch {BATCHES[0]}": smallest}
+        yield from compared("growth", f"training step, batch {batch}", results, images=1)
 
 
 def replicas(device: torch.device) -> Iterator[Figure]:
@@ -81,7 +81,7 @@ def enlarge(prepared: Path, directory: Path, images: int) -> None:
     """In ``directory`` the set of ``prepared``, its training images repeated to ``images`` by the index."""
     for path in prepared.iterdir():
         if not (directory / path.name).exists():
-            (directory / path.name).symlink_to(path)
+            (directory / path.name).symlink_to(path.absolute())
     manifest, index = read_manifest(prepared), directory / "train-index.npy"
     for path in (directory / MANIFEST, index):
         path.unlink()
@@ -93,14 +93,9 @@ def enlarge(prepared: Path, directory: Path, images: int) -> None:
 
 def opened(directory: str, images: int) -> tuple[float, float]:
     """Seconds, and MB of main memory at most, that a new process takes more than it had."""
-    before, start = most_memory(), time.perf_counter()
+    cpu = torch.device("cpu")
+    before, start = peak(cpu), time.perf_counter()
     dataset = open_dataset(directory, "train")
     recipe = paper_recipe()
     TrainingPlan(recipe, images, recipe.batch_size, 0, dataset.statistics, recipe.epochs).augmentations(0)
-    return time.perf_counter() - start, max(most_memory() - before, 0.1)
-
-
-def most_memory() -> float:
-    """MB that this process has held at most; getrusage would give its parent's, where that held more."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1000
+    return time.perf_counter() - start, max((peak(cpu) - before) / 1e6, 0.1)

@@ -73,9 +73,9 @@ class Parser(argparse.ArgumentParser):
         self.groups[field.metadata["group"]].add_argument(flag, **(how | field.metadata["how"]), help=help)
 
 
-def loader(name: str) -> str:
-    """The value of ``--loader``; ``torch`` is the former name of ``pillow``."""
-    return "pillow" if name == "torch" else name
+def checkpoint_file(name: str) -> str | Path:
+    """A flag's value as a checkpoint; ``sample`` is the one in the package, ``./sample`` a file."""
+    return name if name == "sample" else Path(name)
 
 
 def output_file(text: str) -> Path:

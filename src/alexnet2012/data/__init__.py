@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from alexnet2012.data.dataset import hold_out as hold_out
     from alexnet2012.data.dataset import measure as measure
     from alexnet2012.data.datasets import open_dataset as open_dataset
+    from alexnet2012.data.loaders import Loader
     from alexnet2012.data.loaders import open_loader as open_loader
     from alexnet2012.data.pixels import normalize as normalize
     from alexnet2012.data.plan import Augmentations as Augmentations
@@ -37,3 +38,6 @@ DATASETS: Registry[Callable[[str], Dataset]] = Registry(  # known by name: what 
     __name__, {"sample": "datasets:open_sample", "fashion-mnist": "datasets:open_fashion_mnist",
                "cifar10": "datasets:open_cifar10"},
 )  # fmt: skip
+LOADERS: Registry[type[Loader]] = Registry(  # importing DALI takes a second, and only Linux has it
+    __name__, {"dali": "dali_loader:DaliLoader", "pillow": "loaders:PillowLoader"}
+)

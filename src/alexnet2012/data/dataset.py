@@ -163,10 +163,7 @@ def naming(dataset: Dataset, index: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = str(error).partition(" <_io")[0]
-        raise InputError(
-            f"{dataset.name(index)}: not a readable JPEG or PNG ({reason}); repair or remove it"
-        ) from error
+        raise InputError(f"{dataset.name(index)}: not a readable JPEG or PNG ({error}); repair or remove it") from error
 
 
 def measure(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet2012.core.errors import InputError
-from alexnet2012.core.lazy import Registry
+from alexnet2012.data import LOADERS
 from alexnet2012.data.dataset import Dataset, load
 from alexnet2012.data.pixels import cut
 from alexnet2012.data.plan import Augmentations, Batch
@@ -105,11 +105,6 @@ class PillowLoader(Loader):
         return load(self.dataset, index, self.recipe.image_size)
 
 
-LOADERS: Registry[type[Loader]] = Registry(  # importing DALI takes a second, and only Linux has it
-    "alexnet2012.data", {"dali": "dali_loader:DaliLoader", "pillow": "loaders:PillowLoader"}
-)
-
-
 def open_loader(
     kind: str,
     dataset: Dataset,
@@ -121,7 +116,7 @@ def open_loader(
 ) -> Loader:
     """A loader of ``kind`` dali or pillow: the same images in the same order. Raises InputError without DALI."""
     if kind not in LOADERS:
-        raise InputError(f"--loader {kind}: must be dali or pillow")
+        raise InputError(f"--loader {kind}: must be {' or '.join(LOADERS)}")
     try:
         loader = LOADERS[kind]
     except ImportError as error:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from alexnet2012.data.plan import Augmentations
@@ -21,7 +21,10 @@ FORMATS = ("JPEG", "PNG")  # what every loader decodes, whatever the file is cal
 
 def open_image(encoded: bytes) -> Image.Image:
     """Read the header. Raises an exception of Pillow if it is not whole."""
-    return Image.open(io.BytesIO(encoded), formats=FORMATS)
+    try:
+        return Image.open(io.BytesIO(encoded), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise UnidentifiedImageError("cannot identify image file") from None  # Pillow's names the buffer's address
 
 
 def decode(encoded: bytes, side: int = SIDE) -> NDArray[np.uint8]:

@@ -67,7 +67,7 @@ class ShardWriter:
         self._file, self._sha256 = file, hashlib.sha256()
 
     def add(self, key: str, jpeg: bytes, label: int) -> None:
-        """Append an image. ``key`` has no dot and fits a tar header with its suffix: see ``imagenet_source``."""
+        """Append an image. ``key`` has no dot and fits a tar header with its suffix: see ``prepare/source.py``."""
         self.rows.append((self.bytes + BLOCK, len(jpeg), label))
         for suffix, content in (("jpg", jpeg), ("cls", str(label).encode())):
             info = tarfile.TarInfo(f"{key}.{suffix}")  # its time and owner are 0

@@ -100,7 +100,7 @@ class Layout:
         with self.waiting():
             return DistributedDataParallel(net, process_group=self.groups["replicas"], gradient_as_bucket_view=True)
 
-    def describe(self, towers: int = 2) -> str:
+    def describe(self, towers: int) -> str:
         """One line for the start of a run of a net of as many ``towers``."""
         where = "a tower a process" if self.split else f"{'both towers' if towers == 2 else 'the net'} in each process"
         devices = " and ".join(dict.fromkeys(map(str, self.devices)))

@@ -7,6 +7,7 @@ net, so every layout loads every other's. A safetensors file of ``launch/export.
 from __future__ import annotations
 
 import math
+import os
 import re
 import types
 import typing
@@ -65,12 +66,12 @@ def save(path: Path, contents: dict[str, Any]) -> None:
         torch.save({"format": FORMAT, **contents}, file)
 
 
-def load(path: Path | str) -> dict[str, Any]:
-    """The contents of a checkpoint, its tensors mapped from the file; ``sample`` is the one in this package.
+def load(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The contents of a checkpoint, its tensors mapped from the file; the text ``sample`` is the one in this package.
 
     Raises InputError, naming the file, for one that is missing, damaged, of another project or of a newer format.
     """
-    path = SAMPLE if str(path) == "sample" else Path(path)
+    path = SAMPLE if path == "sample" else Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint file")
     try:

@@ -25,7 +25,7 @@ from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import open_file
 from alexnet2012.evaluation import checkpoint, safetensors_file
 from alexnet2012.evaluation.crops import crops_of
-from alexnet2012.evaluation.model import TrainedAlexNet
+from alexnet2012.evaluation.model import TrainedAlexNet, trained_net
 from alexnet2012.network import AlexNet
 from alexnet2012.network.lrn.layer import InMapResponseNorm
 from alexnet2012.recipe import CONVOLUTIONS, Recipe
@@ -131,7 +131,7 @@ def save_with_weights_of(saved: dict[str, Any], weights: Path, path: Path, lrn_m
             "add --lrn-may-cross to take the weights all the same"
         )
     try:
-        taken = from_grouped(TrainedAlexNet(saved), tensors)
+        taken = from_grouped(trained_net(saved, None), tensors)
     except InputError as error:
         raise InputError(f"{weights}: {error}") from error
     kept = ("recipe", "classes", "class_names", "statistics")

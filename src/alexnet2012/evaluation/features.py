@@ -89,11 +89,12 @@ def extract(
 
 
 def digest(net: AlexNet, dataset: Dataset) -> str:
-    """Of the weights up to fc7 and of the images."""
+    """Of the weights up to fc7, the recipe, the mean image and the images."""
     state = hashlib.sha256(fingerprint(dataset).encode())
     for name, weight in net.named_parameters():
         if name.split(".")[-2] != net.layers[-1]:
             state.update(weight.detach().cpu().numpy().tobytes())
+    state.update(repr(net.recipe).encode() + dataset.statistics.mean.tobytes())
     return state.hexdigest()[:16]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -151,11 +150,11 @@ def load_checkpoint(
 ) -> TrainedAlexNet:
     """The net of a checkpoint file, both towers on ``device``: the first GPU if there is one, unless given.
 
-    Also of a safetensors file of ``launch/export.py``; ``sample`` is the small net in this package. ``exchange`` says
-    which towers this process holds, where others hold the rest; several devices are a tower's each. Raises InputError,
-    naming the file, for one that is missing, damaged or of another project.
+    Also of a safetensors file of ``launch/export.py``; the text ``sample`` is the small net in this package.
+    ``exchange`` says which towers this process holds, where others hold the rest; several devices are a tower's each.
+    Raises InputError, naming the file, for one that is missing, damaged or of another project.
     """
-    net = trained_net(checkpoint.load(Path(path)), exchange)
+    net = trained_net(checkpoint.load(path), exchange)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     net.place([device] if isinstance(device, str | torch.device) else device)

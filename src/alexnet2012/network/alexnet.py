@@ -85,11 +85,11 @@ class AlexNet(nn.Module):
                 step, self.passes = self.passes, self.passes + 1
             key = DropoutKey(self.seed, step, first_row)
         outputs = self.padded(images)
-        run, features = self.exchange.run, {}
+        features: dict[str, Tensor] = {}
         for layer in self.layers:
             if self.recipe.reads_both_towers(layer):
                 outputs = self.exchange.gather_channels(outputs, layer)
-            outputs = [run(tower, layer, x, key) for tower, x in zip(self.held, outputs, strict=True)]
+            outputs = [tower(layer, x, key) for tower, x in zip(self.held, outputs, strict=True)]
             if return_features and layer != "fc8":
                 features[layer] = self.exchange.gather_logits(
                     outputs, layer, self.recipe.towers * self.recipe.outputs(layer)

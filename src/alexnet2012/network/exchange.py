@@ -21,8 +21,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from alexnet2012.distributed.layout import Layout
-from alexnet2012.network.dropout import DropoutKey
-from alexnet2012.network.tower import Tower
 from alexnet2012.recipe import FULLY_CONNECTED
 
 
@@ -30,10 +28,6 @@ class Exchange(Protocol):
     """What the net asks of an exchange; ``towers`` are the indices of the towers that live in this process."""
 
     towers: tuple[int, ...]
-
-    def run(self, tower: Tower, layer: str, x: Tensor, key: DropoutKey | None) -> Tensor:
-        """Run ``layer`` of a tower."""
-        return tower(layer, x, key)
 
     def gather_channels(self, outputs: list[Tensor], layer: str) -> list[Tensor]: ...
 

@@ -13,7 +13,7 @@ from alexnet2012.data.prepare.source import OFFICIAL
 from alexnet2012.evaluation.errors import ErrorRates
 from alexnet2012.evaluation.evaluate import Assessment
 from alexnet2012.network.summary import LayerNumbers
-from alexnet2012.recipe import VAL_2012, Result2012, result_2012, whose
+from alexnet2012.recipe import Result2012, result_2012, whose
 
 COLUMNS = ("layer", "output of a tower", "parameters", "multiply-\nadds", "kept", "crosses")
 COUNTS = ("parameters", "multiply_adds", "kept", "exchanged")
@@ -46,12 +46,11 @@ def crops_label(crops: int) -> str:
 
 
 def in_words(result: Result2012 | None) -> str:
-    """Its errors and loss, whose they are, and the data where these are not ILSVRC-2012's validation set."""
+    """Its errors and loss, and whose they are."""
     if result is None:
         return "not measured"
     loss = "" if result.loss is None else f", {result.loss:.4f}"
-    where = "" if result.data == VAL_2012 else f", on {result.data}"
-    return f"{result.top1_error}, {result.top5_error}{loss} ({whose(result)}{where})"
+    return f"{result.top1_error}, {result.top5_error}{loss} ({whose(result)})"
 
 
 def error_summary(members: Sequence[Path], assessment: Assessment) -> dict[str, Any]:

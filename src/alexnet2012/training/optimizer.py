@@ -30,8 +30,8 @@ class PaperSGD(Optimizer):
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
+        momentum: float = Recipe.momentum,
+        weight_decay: float = Recipe.weight_decay,
     ) -> None:
         if not all(number >= 0 for number in (lr, momentum, weight_decay)):
             raise ValueError(f"lr {lr}, momentum {momentum} and weight_decay {weight_decay} must not be negative")

@@ -19,10 +19,9 @@ class Schedule:
     ``state``: numbers by name, saved in every checkpoint and loaded on resuming.
     """
 
-    def __init__(self, recipe: Recipe, steps: int, step_of: Callable[[int], int] | None = None) -> None:
-        """``steps``: of the whole run. ``step_of`` is the plan's; without it all epochs are of equal length."""
-        self.recipe, self.steps = recipe, steps
-        self.step_of = step_of or (lambda epoch: steps * epoch // recipe.schedule_epochs)
+    def __init__(self, recipe: Recipe, steps: int, step_of: Callable[[int], int]) -> None:
+        """``steps``: of the whole run. ``step_of``: the plan's first step of an epoch of the recipe."""
+        self.recipe, self.steps, self.step_of = recipe, steps, step_of
         self.state: dict[str, Any] = {}
 
     def factor(self, group: str, step: int) -> float:
@@ -47,10 +46,7 @@ class Schedule:
 
 
 class Steps(Schedule):
-    """Drops after 25/90, 51/90, 79/90 of all steps in recipe ``paper``, 24/91, 50/91, 78/91 in ``source``.
-
-    ``source`` also drops conv1 once more and freezes it at last.
-    """
+    """Drops at the recipe's ``drop_epochs``; conv1 also at ``conv1_drop_epochs``, until it is frozen."""
 
     def factor(self, group: str, step: int) -> float:
         frozen = self.recipe.conv1_frozen_epoch

@@ -6,13 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alexnet2012.core.command_line import loader, option
+from alexnet2012.core.command_line import option
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.threads import refuse_threads
-from alexnet2012.data import DATASETS
+from alexnet2012.data import DATASETS, LOADERS
 from alexnet2012.distributed import TIMEOUT
 from alexnet2012.recipe import Recipe
 from alexnet2012.training.schedule import SCHEDULES
+
+
+def loader(name: str) -> str:
+    """The value of ``--loader``; ``torch`` is the former name of ``pillow``."""
+    return "pillow" if name == "torch" else name
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Settings:
     compile: bool = option(False, "compile the net at the first step: takes minutes; CUDA graphs on CUDA", "speed")
     out: Path | None = option(None, "the run's directory", "run", unset="runs/ and a name made of the settings")
     max_steps: int | None = option(None, "stop after this step of the run", "run")
-    loader: str = option("dali", "decodes the images", "speed", type=loader, choices=("dali", "pillow"))
+    loader: str = option("dali", "decodes the images", "speed", type=loader, choices=tuple(LOADERS))
     workers: int = option(2, "decoding threads a process", "speed")
     threads: int | None = option(
         None, "CPU threads a process", "speed", unset="OMP_NUM_THREADS, else its share of the cores"

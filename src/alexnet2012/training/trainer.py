@@ -38,7 +38,7 @@ MONITOR_EVERY = 10  # reports between two looks at gradients, updates and dead u
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a training step, which the host reads while the device works on the next."""
+    """The result of a step: the host reads ``means`` during the step's backward pass, ``broken`` a step later."""
 
     step: int  # from 1
     learning_rate: float  # of the weights behind conv1
@@ -128,6 +128,7 @@ class Trainer:
     def take_steps(self, batches: TrainingBatches) -> None:
         """An epoch's steps in order, then its validation and a checkpoint; so epoch after epoch."""
         self.net.train()
+        self.clock.restart()
         arriving = iter(batches)
         stopping = False
         while not self.finished and not stopping:
@@ -274,7 +275,7 @@ class Trainer:
     def warn_if_stuck(self, loss: float) -> None:
         """One warning when the net has not left its first plateau by the step the recipe names."""
         plateau = math.log(self.net.classes)
-        if loss > 0.99 * plateau:
+        if loss > 0.99 * plateau:  # ours: within 1 %
             messages.warn(
                 f"step {self.step}: the loss {loss:.3f} has not left ln({self.net.classes}) = {plateau:.3f}; "
                 f"usual causes: {'N(0, 0.01) in conv3 to conv5 (--wide-init has 0.03), ' * self.recipe.starts_flat}"

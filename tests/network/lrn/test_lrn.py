@@ -331,7 +331,7 @@ def test_bad_sizes_and_inputs_are_refused():
     for module in (LocalResponseNorm, InMapResponseNorm):
         for size in (4, 0, -1):
             with pytest.raises(ValueError, match="must be odd"):
-                module(size)
+                module(size, 1e-4, 0.75, 2.0)
     with pytest.raises(ValueError, match="must be odd"):
         local_response_norm(torch.ones(1, 4), 2)
     with pytest.raises(ValueError, match="floating point"):
@@ -341,7 +341,7 @@ def test_bad_sizes_and_inputs_are_refused():
 
 
 def test_nothing_to_save():
-    assert not LocalResponseNorm().state_dict() and not InMapResponseNorm().state_dict()
+    assert not LocalResponseNorm().state_dict() and not InMapResponseNorm(5, 4e-5, 0.75, 1.0).state_dict()
 
 
 def in_map_reference(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
@@ -359,7 +359,7 @@ def in_map_reference(x: Tensor, size: int, alpha: float, beta: float, k: float) 
 def test_in_map_norm(dtype, rtol, channels_last):
     x = draw(2, 3, 9, 7, dtype=dtype, scale=200.0)
     x = x.to(memory_format=torch.channels_last) if channels_last else x
-    out = InMapResponseNorm()(x)
+    out = InMapResponseNorm(5, 0.001 / 25, 0.75, 1.0)(x)
     expected = in_map_reference(x, 5, 0.001 / 25, 0.75, 1.0)
     assert out.dtype == dtype and out.stride() == x.stride()
     torch.testing.assert_close(out.double(), expected, rtol=rtol, atol=rtol)

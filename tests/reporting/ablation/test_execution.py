@@ -87,7 +87,9 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
 def test_errors_of_fewer_steps_do_not_survive_more_training(tmp_path: Path) -> None:
     (run,) = planned(tmp_path, 1)
     run.run.path.mkdir()
-    run.run.errors.write_text(json.dumps({"top1_error": 90.0, "top5_error": 90.0, "images": 4}))
+    run.run.errors.write_text(json.dumps({"top1_error": 90.0, "top5_error": 90.0, "loss": 2.0, "images": 4}))
+    for path in run.run.predictions.values():
+        path.touch()
     execution().carry_out([run])
     assert run.run.rates().top1_error == 50.0
 

@@ -229,9 +229,8 @@ def _prepare_file(file: File, shard: Shard) -> PreparedImage | None:
     except Exception as error:
         if shard.skip_unreadable:
             return None
-        reason = str(error).partition(" <_io")[0]
         raise InputError(
-            f"{file}: no readable JPEG or PNG ({reason}); replace it and delete --out, "
+            f"{file}: no readable JPEG or PNG ({error}); replace it and delete --out, "
             "or leave such images out with --skip-unreadable"
         ) from error
 

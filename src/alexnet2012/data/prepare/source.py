@@ -23,6 +23,7 @@ from alexnet2012.data.dataset import in_words
 from alexnet2012.data.datasets import LOST_LINK
 from alexnet2012.data.matlab_file import read_structs
 from alexnet2012.data.prepare.archive import Member, members
+from alexnet2012.recipe import CLASSES
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"  # in the devkit, beside meta.mat
@@ -31,7 +32,7 @@ MD5 = {  # of the official archives
     VAL: "29b22e2961454d5413ddabcf34fc5622",
     DEVKIT: "fa75699e90414af021442c21a62c3abf",
 }
-OFFICIAL = {"train": 1_281_167, "val": 50_000, "classes": 1_000}  # images, images, classes of ILSVRC-2012
+OFFICIAL = {"train": 1_281_167, "val": 50_000, "classes": CLASSES}  # images, images, classes of ILSVRC-2012
 SUFFIXES = (".jpeg", ".jpg", ".png")  # of images, in any case
 TREES = (".", "ILSVRC/Data/CLS-LOC")  # where train/ and val/ may lie: as extracted, Kaggle's
 DEVKIT_BYTES, TABLE_BYTES = 2**26, 2**28  # at most, unpacked: the devkit has 4 MB, Kaggle's table 5 MB

@@ -169,7 +169,7 @@ class InMapResponseNorm(nn.Module):
     Raises ValueError for an even ``size``.
     """
 
-    def __init__(self, size: int = 5, alpha: float = 0.001 / 25, beta: float = 0.75, k: float = 1.0) -> None:
+    def __init__(self, size: int, alpha: float, beta: float, k: float) -> None:
         super().__init__()
         self.size, self.alpha, self.beta, self.k = _odd(size), alpha, beta, k
 

@@ -22,7 +22,7 @@ struct Formula { int64_t size; double alpha, beta, k, floor; };  // floor: 0 for
 // max(x, floor) that keeps nan
 template <typename T> inline T rectified(T x, T floor) { return x < floor ? floor : x; }
 
-// Subset of a (rows, channels, inner) tensor: `runs` contiguous runs of `length` values, `stride` apart; one run is the
+// Part of a (rows, channels, inner) tensor: `runs` contiguous runs of `length` values, `stride` apart; one run is the
 // pixels of a channel or, if inner is 1, the channels of a pixel. In scratch memory runs lie `padded` apart, the first
 // value at `first`, between zeros where there is no channel, so that a shift by `step` is a shift by one channel.
 struct Tile { int64_t runs, length, stride, padded, first, step; };

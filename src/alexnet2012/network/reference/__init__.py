@@ -24,6 +24,7 @@ class Definition:
     recipe: Callable[[], Recipe]
     layers: Callable[[Recipe, int], Iterator[tuple[str, nn.Module]]]  # of so many classes, by name
     draw: Callable[[nn.Module], None] | None = None  # initial weights of a module; None: as ``layers`` drew them
+    classes: int = 10  # of the data that its authors train it on
     schedule: str = "constant"
     early_stop: int | None = None  # epochs
     val_fraction: float | None = None  # of the training images

@@ -8,7 +8,6 @@ the paper's update rule, the biases' own learning rate, pools that round up, a w
 from __future__ import annotations
 
 from functools import partial
-from math import ceil
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from alexnet2012.network.lrn.layer import InMapResponseNorm, LocalResponseNorm
 from alexnet2012.network.reference import Definition
 from alexnet2012.network.reference.d2l import Layers
-from alexnet2012.recipe import Recipe
+from alexnet2012.recipe import Recipe, pooled_side
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 max_pool = partial(nn.MaxPool2d, 3, 2, ceil_mode=True)
@@ -107,7 +106,9 @@ def four_layers(recipe: Recipe, classes: int, in_map_norm: bool = False) -> Laye
 
 def pooled(side: int, pools: int) -> int:
     """The side of a map after so many pools of 3x3/2 that round up: 24 -> 12 -> 6."""
-    return side if pools == 0 else pooled(ceil((side - 3) / 2) + 1, pools - 1)
+    for _ in range(pools):
+        side = pooled_side(side, 3, 2, rounds_up=True)
+    return side
 
 
 def recipe_13pct(name: str = "conv-local-13pct") -> Recipe:

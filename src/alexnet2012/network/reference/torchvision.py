@@ -43,4 +43,6 @@ def layers(recipe: Recipe, classes: int) -> Layers:
             yield f"{type(module).__name__.lower()}{place}", module
 
 
-TORCHVISION = Definition(recipe, layers, published=PUBLISHED, schedule="plateau", early_stop=7, val_fraction=0.2)
+TORCHVISION = Definition(
+    recipe, layers, classes=1000, published=PUBLISHED, schedule="plateau", early_stop=7, val_fraction=0.2
+)

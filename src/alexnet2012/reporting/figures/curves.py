@@ -45,9 +45,14 @@ class Curves:
         return np.interp(steps, [step for step, _ in ends], [epoch for _, epoch in ends])
 
     def drops(self) -> list[tuple[float, float]]:
-        """(step, factor) where the learning rate fell."""
-        pairs = zip(self.training, self.training[1:], strict=False)
-        return [(now["step"], now["lr"] / before["lr"]) for before, now in pairs if now["lr"] < before["lr"]]
+        """(step, factor) where the learning rate fell after it had been constant: a cosine has no drops."""
+        rows = self.training
+        triples = zip(rows, rows[1:], rows[2:], strict=False)
+        return [
+            (now["step"], now["lr"] / was["lr"])
+            for before, was, now in triples
+            if now["lr"] < was["lr"] == before["lr"]
+        ]
 
 
 def read_curves(path: Path) -> Curves:

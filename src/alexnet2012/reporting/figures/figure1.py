@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +14,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from alexnet2012.core.errors import InputError
+from alexnet2012.core.guarded_files import Damaged, read_json
+from alexnet2012.recipe import FIGURE_1_ERROR as GOAL
+from alexnet2012.recipe import FIGURE_1_RATIO
 from alexnet2012.reporting.figures.curves import read_curves
 from alexnet2012.reporting.figures.style import COLORS, SMALL, new_figure, styled
+from alexnet2012.training.run_directory import settings_of_today
 
-GOAL = 25.0  # percent of training error, P figure 1
-RATIO_2012 = 6  # P figure 1: epochs of tanh over those of ReLU
 NAMES = {"relu": "ReLU", "tanh": "tanh"}
 LINES = {"relu": "-", "tanh": "--"}
 MAY_DIFFER = {"seed", "recipe.activation", "recipe.lr", "recipe.bias_lr", "recipe.epochs"}
@@ -96,10 +97,10 @@ def read_learnings(runs: Sequence[Path]) -> list[Learning]:
 def read_settings(run: Path) -> dict[str, Any]:
     """A run's settings, of which the activation, the learning rate and the seed are of the right types."""
     try:
-        settings = json.loads((run / "config.json").read_text())["settings"]
+        settings = settings_of_today(read_json(run / "config.json", {"settings": dict})["settings"])
         if settings["recipe.activation"] not in NAMES or settings["recipe.lr"] <= 0 or settings["seed"] < 0:
             raise ValueError("settings that no run has")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (Damaged, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{run}: no run whose config.json tells its activation ({error})") from error
     return settings
 
@@ -124,7 +125,7 @@ def best_rates(learnings: Sequence[Learning]) -> dict[str, Best]:
 
 def summary(best: dict[str, Best], learnings: Sequence[Learning]) -> dict[str, Any]:
     """The claim in numbers: JSON values, None for what was not reached."""
-    found: dict[str, Any] = {"goal_percent": GOAL, "ratio": finite(ratio(best)), "ratio_2012": RATIO_2012}
+    found: dict[str, Any] = {"goal_percent": GOAL, "ratio": finite(ratio(best)), "ratio_2012": FIGURE_1_RATIO}
     for activation, rate in best.items():
         found[activation] = {
             "lr": rate.runs[0].lr,
@@ -137,8 +138,9 @@ def summary(best: dict[str, Best], learnings: Sequence[Learning]) -> dict[str, A
 
 
 def ratio(best: dict[str, Best]) -> float:
-    """Epochs of tanh over epochs of ReLU; inf or not a number where one did not get there."""
-    return best["tanh"].reached / best["relu"].reached
+    """Epochs of tanh over epochs of ReLU; not a number where ReLU, inf where only tanh did not get there."""
+    relu, tanh = best["relu"].reached, best["tanh"].reached
+    return tanh / relu if math.isfinite(relu) else math.nan
 
 
 def finite(value: float) -> float | None:
@@ -150,14 +152,14 @@ def claims(best: dict[str, Best]) -> list[str]:
     lines = [f"{NAMES[activation]}: {GOAL:g} % {said(rate)}" for activation, rate in best.items()]
     relu, tanh = best["relu"], best["tanh"]
     if math.isfinite(ratio(best)):
-        lines.append(f"ReLU is {ratio(best):.1f} times as fast (2012: {RATIO_2012})")
+        lines.append(f"ReLU is {ratio(best):.1f} times as fast (2012: {FIGURE_1_RATIO})")
     elif math.isfinite(relu.reached):
-        lines.append(f"ReLU is more than {tanh.epochs / relu.reached:.1f} times as fast (2012: {RATIO_2012})")
+        lines.append(f"ReLU is more than {tanh.epochs / relu.reached:.1f} times as fast (2012: {FIGURE_1_RATIO})")
     return lines
 
 
 def said(rate: Best) -> str:
-    seeds = f"rate {rate.runs[0].lr:g}, n = {len(rate.runs)} seed{'s' * (len(rate.runs) > 1)}"
+    seeds = f"learning rate {rate.runs[0].lr:g}, n = {len(rate.runs)} seed{'s' * (len(rate.runs) > 1)}"
     if not math.isfinite(rate.reached):
         return f"not reached in {rate.epochs} epochs ({seeds})"
     each = [run.reached for run in rate.runs]

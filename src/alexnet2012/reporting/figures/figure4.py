@@ -30,15 +30,23 @@ GAP, NEAREST_ROW = 0.04, 0.86  # inches, of neighbours: between images; a row
 
 @styled
 def draw_guesses(
-    images: NDArray[np.uint8], labels: Sequence[int | None], probabilities: NDArray[np.float32], class_names: list[str]
+    images: NDArray[np.uint8],
+    labels: Sequence[int | None],
+    probabilities: NDArray[np.float32],
+    class_names: list[str],
+    crops: int = 10,
 ) -> Figure:
     """Images (n, 256, 256, 3), each with its correct class if known and, as bars, the five most probable ones.
 
-    ``probabilities`` is (n, classes), of ten crops.
+    ``probabilities`` is (n, classes), of as many ``crops``.
     """
     figure = new_figure(0.3 + ROW * -(-len(images) // ACROSS))
     correct = "" if None in labels else " (orange: correct)"
-    figure.suptitle(f"Most probable classes, %, ten crops{correct}", y=1 - 0.05 / figure.get_figheight(), va="top")
+    figure.suptitle(
+        f"Most probable classes, %{', ten crops' * (crops == 10)}{correct}",
+        y=1 - 0.05 / figure.get_figheight(),
+        va="top",
+    )
     for index, (image, label, row) in enumerate(zip(images, labels, probabilities, strict=True)):
         left, top = CELL * (index % ACROSS) + (CELL - IMAGE) / 2, 0.35 + ROW * (index // ACROSS)
         above = place(figure, left, top, IMAGE, IMAGE)

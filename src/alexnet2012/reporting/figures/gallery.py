@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from alexnet2012.data import Dataset
 from alexnet2012.data.dataset import load, spread
+from alexnet2012.evaluation.crops import crop_offsets
 from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluating
 from alexnet2012.evaluation.features import (
     colour_share,
@@ -51,7 +52,7 @@ def draw_kernels(weights: Mapping[str, Tensor]) -> Figure:
     height = sum(COLUMN * pixels.shape[1] / pixels.shape[2] for pixels in sheets)
     figure = new_figure(height + 0.25 * len(towers) + 0.25, "constrained")
     count, _, size, _ = towers[0].shape
-    figure.suptitle(f"conv1: {count * len(towers)} kernels of {size}x{size}x3 pixels, scaled alike")
+    figure.suptitle(f"conv1: {count * len(towers)} kernels of {size}x{size} pixels, scaled alike")
     panels = figure.subplots(len(towers), 1, squeeze=False)[:, 0]
     for tower, (axes, kernels, pixels) in enumerate(zip(panels, towers, sheets, strict=True)):
         axes.imshow(pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
@@ -66,7 +67,8 @@ def guesses(net: TrainedAlexNet, val: Dataset) -> dict[str, Figure]:
     chosen = spread(val, GUESSED)
     images = np.stack([load(chosen, index, net.recipe.image_size)[0] for index in range(len(chosen))])
     probabilities = net.probabilities(torch.from_numpy(images)).numpy()
-    return {"figure4-guesses": draw_guesses(images, chosen.labels.tolist(), probabilities, val.classes)}
+    crops = len(crop_offsets(net.recipe, 10))
+    return {"figure4-guesses": draw_guesses(images, chosen.labels.tolist(), probabilities, val.classes, crops)}
 
 
 def neighbours(
