@@ -7,6 +7,7 @@ import torch
 from torchvision.models import alexnet
 
 from alexnet2012.core.random_streams import Purpose, torch_seed
+from alexnet2012.data.pixels import scaled
 from alexnet2012.network.build import build_net
 from alexnet2012.network.reference import NETS, ReferenceNet
 from alexnet2012.network.summary import describe
@@ -114,3 +115,8 @@ def test_a_recipe_builds_its_net() -> None:
     net = build_net(NETS["lenet"].recipe(), 7, seed=1)
     assert isinstance(net, ReferenceNet)
     assert net.classes == net.fc8.out_features == 7
+
+
+def test_torchvisions_pixels_are_those_of_the_walk_through() -> None:
+    pixels = torch.tensor([0.0, 127.5, 255.0]).view(3, 1, 1, 1).expand(3, 3, 2, 2)
+    assert scaled(pixels, NETS["torchvision"].recipe())[:, 0, 0, 0].tolist() == [-1, 0, 1]

@@ -2,7 +2,8 @@
 
 64, 192, 384, 256 and 256 kernels, no LRN, padding 2 in conv1, dropout before fc6 and fc7 that rescales in training,
 PyTorch's own initial weights. Trained as a walk-through of 2024 does ("The Math Behind Deep CNN: AlexNet"): CIFAR-10
-at 224 pixels, batches of 64, SGD 0.01 with momentum 0.9, rate halved on a plateau, early stopping, 80/20 split.
+at 224 pixels of -1..1, batches of 64, SGD 0.01 with momentum 0.9, learning rate halved on a plateau, early stopping,
+80/20 split.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from alexnet2012.network.reference import Definition
 from alexnet2012.network.reference.d2l import Layers
 from alexnet2012.recipe import Recipe
 
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of pixels in 0..1
 PUBLISHED = {  # our names of the layers with weights, in order, and torchvision's
     **{"conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8"},
     **{"conv5": "features.10", "fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"},
@@ -26,7 +26,7 @@ def recipe() -> Recipe:
         name="torchvision", net="torchvision", towers=1, optimizer="sgd", batch_size=64, epochs=50, lr=0.01,
         bias_lr=0.01, momentum=0.9, weight_decay=0.0, drop_factor=2.0, plateau_drops=50, plateau_patience=4,
         image_size=224, crop_size=224, crop_offsets=1, reflect=0.0, color_noise=0.0, mean_subtracted=False,
-        pixel_offset=tuple(255 * value for value in MEAN), pixel_scale=tuple(255 * value for value in DEVIATION),
+        pixel_offset=(127.5,), pixel_scale=(127.5,),
     )  # fmt: skip
 
 
