@@ -10,7 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from alexnet2012 import AlexNet, paper_recipe, source_recipe
 from alexnet2012.network.build import build_net
 from alexnet2012.network.reference import NETS
-from alexnet2012.network.summary import LayerNumbers, describe
+from alexnet2012.network.summary import LayerNumbers, describe, initial_weights
 from alexnet2012.recipe import VARIANTS, Recipe
 
 VARIED = ((), *((variant,) for variant in VARIANTS), ("without-conv3", "without-conv4"))
@@ -151,3 +151,21 @@ def test_the_numbers_are_those_of_the_net_itself(variants: tuple[str, ...], clas
         if layer != "fc8":
             kernels, *sides = described[layer].shapes[-1]
             assert features[layer].shape == (1, kernels * recipe.towers, *sides), layer
+
+
+@pytest.mark.parametrize("recipe", [source_recipe(width=1 / 4), NETS["lenet"].recipe()], ids=lambda recipe: recipe.name)
+def test_initial_weights_are_those_that_training_begins_with(recipe: Recipe) -> None:
+    net = build_net(recipe, 10, seed=3)
+    for one in initial_weights(recipe, 10, seed=3):
+        weights = torch.cat([getattr(tower, one.layer).weight.flatten() for tower in net.held])
+        assert (one.mean, one.deviation) == pytest.approx((weights.mean().item(), weights.std().item()), rel=0.01)
+        assert one.shape == tuple(getattr(net.held[0], one.layer).weight.shape)
+
+
+def test_the_papers_initial_weights() -> None:
+    layers = {one.layer: one for one in initial_weights(paper_recipe(width=1 / 4), 10, seed=0)}
+    assert {name: one.bias_mean for name, one in layers.items()} == {
+        **{"conv1": 0, "conv2": 1, "conv3": 0, "conv4": 1, "conv5": 1}, **{"fc6": 1, "fc7": 1, "fc8": 0}
+    }  # fmt: skip
+    assert layers["conv1"].deviation == pytest.approx(0.01, rel=0.02)
+    assert layers["fc6"].deviation == pytest.approx(0.02, rel=0.02)  # 0.01 / sqrt(width)

@@ -52,6 +52,30 @@ def describe(recipe: Recipe, classes: int = 1000, exchange: Exchange | None = No
     return layers
 
 
+@dataclass(frozen=True)
+class InitialWeights:
+    """What a layer starts with: over all towers, the shape of one tower's weights."""
+
+    layer: str
+    shape: tuple[int, ...]
+    mean: float
+    deviation: float
+    bias_mean: float
+    bias_deviation: float
+
+
+@torch.no_grad()
+def initial_weights(recipe: Recipe, classes: int, seed: int) -> list[InitialWeights]:
+    """Every layer with weights as a run with ``seed`` draws them."""
+    net, drawn = build_net(recipe, classes, seed), []
+    for layer in net.layers:
+        held = [getattr(tower, layer) for tower in net.held]
+        weights, biases = (torch.cat([getattr(one, name).flatten() for one in held]) for name in ("weight", "bias"))
+        numbers = [value.item() for of in (weights, biases) for value in torch.std_mean(of, correction=0)[::-1]]
+        drawn.append(InitialWeights(layer, tuple(held[0].weight.shape), *numbers))
+    return drawn
+
+
 @dataclass
 class Observed:
     """What hooks see of a pass through ``net``."""

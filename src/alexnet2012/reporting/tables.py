@@ -12,7 +12,7 @@ from rich.table import Table
 from alexnet2012.data.prepare.source import OFFICIAL
 from alexnet2012.evaluation.errors import ErrorRates
 from alexnet2012.evaluation.evaluate import Assessment
-from alexnet2012.network.summary import LayerNumbers
+from alexnet2012.network.summary import InitialWeights, LayerNumbers
 from alexnet2012.recipe import Result2012, result_2012, whose
 
 COLUMNS = ("layer", "output of a tower", "parameters", "multiply-\nadds", "kept", "crosses")
@@ -84,3 +84,16 @@ def layer_table(title: str, layers: Sequence[LayerNumbers]) -> Table:
 
 def counts(parameters: int, multiply_adds: int, kept: int, exchanged: int) -> list[str]:
     return [f"{parameters:,}", f"{multiply_adds / 1e6:,.1f} M", f"{kept / 1000:,.1f} KB", f"{exchanged:,}"]
+
+
+def weights_table(title: str, layers: Sequence[InitialWeights]) -> Table:
+    """A row a layer: the shape of a tower's weights, mean and deviation of weights and biases."""
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("layer")
+    table.add_column("weights of a tower")
+    for name in ("mean", "deviation", "bias mean", "bias deviation"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in layers:
+        numbers = (one.mean, one.deviation, one.bias_mean, one.bias_deviation)
+        table.add_row(one.layer, "x".join(map(str, one.shape)), *(f"{number:.3g}" for number in numbers))
+    return table
