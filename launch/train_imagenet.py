@@ -34,7 +34,11 @@ def flags() -> Parser:
         "--without", action="append", default=[], choices=MIDDLE,
         help="leave a middle layer out (paper §7); may be given again",
     )  # fmt: skip
-    parser.groups["run"].add_argument("--describe", action="store_true", help="print the net's layers in numbers, only")
+    for name, help in (
+        ("describe", "print the net's layers and initial weights in numbers, only"),
+        ("show-batch", "draw the first training images as the net sees them into the run's figures/, only"),
+    ):
+        parser.groups["run"].add_argument(f"--{name}", action="store_true", help=help)
     return parser
 
 
@@ -94,14 +98,18 @@ def settings(given: Namespace) -> Settings:
 
 
 def describe_net(asked: Settings) -> None:
-    """Print the table of layers, for the classes of ``--data``, or the net's own where no data were named."""
+    """Print the tables of layers, for the classes of ``--data``, or the net's own where no data were named."""
     from rich.console import Console  # here: flags need none of it
 
     recipe, unnamed = asked.recipe, asked.data == Settings.data
     classes = NETS[recipe.net].classes if recipe.net in NETS else CLASSES
-    classes = classes if unnamed else len(data.open_dataset(asked.data, "val").classes)
+    classes = (
+        classes if unnamed else len(data.open_dataset(asked.data, "train" if asked.val_fraction else "val").classes)
+    )
     title = ", ".join([f"recipe {recipe.name}", *asked.variants, f"width {recipe.width:g}", f"{classes} classes"])
     Console().print(reporting.tables.layer_table(title, network.summary.describe(recipe, classes)))
+    drawn = network.summary.initial_weights(recipe, classes, asked.seed)
+    Console().print(reporting.tables.weights_table(f"initial weights, seed {asked.seed}", drawn))
 
 
 def draw_figures(trainer: training.trainer.Trainer) -> None:
@@ -112,13 +120,20 @@ def draw_figures(trainer: training.trainer.Trainer) -> None:
     reporting.figures.gallery.show_at_end(net, *splits, trainer.run, trainer.step, settings)
 
 
+def show_batch(trainer: training.trainer.Trainer) -> None:
+    """The first images of the run's first batch, into its ``figures/``."""
+    figures = reporting.figures.gallery.first_batch(trainer.train_set, trainer.plan, trainer.settings)
+    for path in reporting.figures.style.save(figures, trainer.run.figures):
+        messages.say(path)
+
+
 def start(given: Namespace) -> None:
     asked = alike(lambda: settings(given))
     if given.describe:
         describe_net(asked)
     else:
         messages.outlive_output()
-        training.run.run(asked, draw_figures)
+        training.run.run(asked, show_batch if given.show_batch else draw_figures, given.show_batch)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,10 @@ def test_a_test_folder_is_taken_where_there_is_no_val(tmp_path):
     assert len(open_dataset(both, "val")) == 2 and open_dataset(both, "val")[0][0] == b"val/a/1.png"
 
 
+def test_a_training_split_needs_no_other(tmp_path):
+    assert len(open_dataset(tree(tmp_path, ["train/a/1.jpg", "train/b/1.jpg"]), "train")) == 2
+
+
 def test_names_that_are_no_text_are_read(tmp_path):
     tree(tmp_path, GOOD)
     strange = os.fsdecode(b"\xff\xfe.jpg")
@@ -77,7 +81,7 @@ def test_what_is_no_tree_is_refused(tmp_path):
     assert "nowhere: no such directory" in refusal(tmp_path / "nowhere")
     assert "empty" in refusal(tree(tmp_path, ["empty/"]) / "empty")
     assert "train: no such directory" in refusal(tree(tmp_path / "1", ["val/a/1.jpg", "val/b/1.jpg"]))
-    assert "val: no such directory" in refusal(tree(tmp_path / "2", ["train/a/1.jpg", "train/b/1.jpg"]))
+    assert "--val-fraction needs no val/" in refusal(tree(tmp_path / "2", ["train/a/1.jpg", "train/b/1.jpg"]), "val")
     assert "train/b: no .JPEG" in refusal(
         tree(tmp_path / "3", ["train/a/1.jpg", "train/b/1.txt", "val/a/1.jpg", "val/b/"])
     )

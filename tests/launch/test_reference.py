@@ -42,7 +42,7 @@ def test_bad_input_is_one_line(flags: tuple[str, ...], line: str) -> None:
 def test_describe_knows_them(net: str, parameters: str) -> None:
     ended = here(TRAIN, "--net", net, "--data", "sample", "--describe")
     assert (ended.code, ended.err) == (0, "")
-    assert parameters in ended.out
+    assert parameters in ended.out and "initial weights, seed 0" in ended.out
 
 
 def test_a_run_of_lenet_resumes_exactly_and_is_evaluated(tmp_path: Path) -> None:
@@ -73,6 +73,25 @@ def test_a_net_trained_without_crops_is_evaluated_with_its_one_crop(tmp_path: Pa
         errors[crops] = json.loads(file.read_text())
     assert errors[10] == errors[1]
     assert errors[10]["crops"] == 1
+
+
+def test_a_batch_is_shown_before_training_and_a_fraction_to_validate_on_needs_no_folder(
+    tree: Path, tmp_path: Path
+) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    (data / "train").symlink_to(tree / "train")
+    words = (*LENET, "--data", data, "--batch-size", 8, "--epochs", 1, "--out", run)
+    ended = here(TRAIN, *words, "--show-batch")
+    assert ended.code == 2 and "data/val: no such directory" in ended.err and "--val-fraction" in ended.err
+    words = (*words, "--val-fraction", "0.2")
+    assert here(TRAIN, *words, "--describe").code == 0 and not run.exists()
+    ended = here(TRAIN, *words, "--show-batch")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines()[-2:] == [str(run / "figures" / f"first-batch.{suffix}") for suffix in ("png", "pdf")]
+    assert not any((run / "checkpoints").iterdir())
+    ended = here(TRAIN, *words)
+    assert ended.code == 0 and "32 training and 8 validation images" in ended.out
 
 
 def test_early_stopping_ends_a_run_for_good(tree: Path, tmp_path: Path) -> None:

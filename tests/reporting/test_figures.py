@@ -18,11 +18,18 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from alexnet2012 import paper_recipe, source_recipe
 from alexnet2012.core.errors import InputError
+from alexnet2012.data import TrainingPlan, open_dataset
+from alexnet2012.data.dataset import load
+from alexnet2012.data.statistics import Statistics
+from alexnet2012.network.reference import NETS
+from alexnet2012.recipe import Recipe
 from alexnet2012.reporting.figures.curves import Curves, draw_curves, read_curves, smooth
 from alexnet2012.reporting.figures.figure4 import Neighbours, draw_guesses, draw_neighbours
-from alexnet2012.reporting.figures.gallery import draw_kernels
+from alexnet2012.reporting.figures.gallery import draw_batch, draw_kernels, first_batch
 from alexnet2012.reporting.figures.style import COLUMN, RIGHT, SMALL, lines_that_fit, save, width_of
+from alexnet2012.training import Settings
 
 NAMES = [
     "tench, Tinca tinca",
@@ -105,6 +112,36 @@ def test_figure_4_right() -> None:
     assert "100.12\ncock" in said(figure)
     framed = [len(axes.patches) for axes in figure.axes]
     assert framed == [place in (0, 1 + row) for row in range(5) for place in range(7)]
+
+
+def test_a_first_batch_is_readable() -> None:
+    figure = draw_batch(torch.zeros(6, 1, 28, 28, dtype=torch.uint8), NAMES)
+    assert_readable(figure)
+    assert [axes.get_title() for axes in figure.axes][:2] == ["tench", "Chesapeake Bay…"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "divisor"),
+    [(paper_recipe(color_noise=0.0), 1), (source_recipe(), 1.1), (NETS["torchvision"].recipe(), 1),
+     (NETS["lenet"].recipe(), 1)],
+    ids=lambda value: getattr(value, "name", ""),
+)  # fmt: skip
+def test_a_first_batch_is_the_plans_with_the_mean_added_back(recipe: Recipe, divisor: float) -> None:
+    mean = np.random.default_rng(0).uniform(0, 255, (recipe.image_size, recipe.image_size, 3))
+    train = open_dataset("sample", "train").with_statistics(
+        Statistics(mean, np.zeros((3, 3)), np.zeros(3), np.eye(3), 1)
+    )
+    plan = TrainingPlan(recipe, len(train), 32, 0, train.statistics, 1)
+    figure = first_batch(train, plan, Settings(recipe=recipe, loader="pillow"))["first-batch"]
+    views, size = plan.augmentations(0), recipe.crop_size
+    for row, axes in enumerate(figure.axes):
+        pixels, label = load(train, int(views.index[row]), recipe.image_size)
+        crop = pixels[views.top[row] : views.top[row] + size, views.left[row] : views.left[row] + size]
+        crop = crop[:, ::-1] if views.reflect[row] else crop
+        (shown,) = axes.images
+        np.testing.assert_allclose(shown.get_array(), np.round(crop / divisor), atol=1)
+        assert axes.get_title() == train.classes[label]
+    assert len(figure.axes) == 16
 
 
 def write_metrics(path: Path, classes: int | None, drop_at: int = 500, old: bool = False) -> Path:

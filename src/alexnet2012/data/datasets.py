@@ -91,7 +91,7 @@ def open_dataset(data: str | Path, split: str) -> Dataset:
     """Open a split, ``train`` or ``val``, of one of ``DATASETS`` by its name, or of a directory: ``./sample`` is one.
 
     A directory holds prepared shards, or ``train/<class>/*`` and ``val/<class>/*`` (.JPEG, .jpg, .png); where there
-    is no ``val/``, ``test/`` is taken for it.
+    is no ``val/``, ``test/`` is taken for it. The training split needs neither.
     Raises InputError when there is no such data set or it cannot be used.
     """
     if split not in ("train", "val"):
@@ -170,7 +170,8 @@ open_cifar10 = partial(_open_torchvision, "cifar10", "CIFAR10", "put cifar-10-py
 
 def _open_tree(directory: Path, split: str) -> Dataset:
     folder = "val" if (directory / "val").is_dir() or not (directory / "test").is_dir() else "test"
-    train, val = (_class_names(directory / name) for name in ("train", folder))
+    train = _class_names(directory / "train")
+    val = _class_names(directory / folder) if split == "val" or (directory / folder).is_dir() else train
     if different := sorted(set(train) ^ set(val)):
         there, missing = ("train", folder) if different[0] in train else (folder, "train")
         raise InputError(f"{directory}: class {different[0]} is in {there}/ but not in {missing}/")
@@ -191,7 +192,10 @@ def _naming_unreadable(directory: Path) -> Iterator[None]:
 def _class_names(directory: Path) -> list[str]:
     """The class folders of one split, sorted."""
     if not directory.is_dir():
-        raise InputError(f"{directory}: no such directory; the data must hold train/<class>/ and val/<class>/")
+        raise InputError(
+            f"{directory}: no such directory; the data must hold train/<class>/ and val/<class>/ "
+            "(training with --val-fraction needs no val/)"
+        )
     with _naming_unreadable(directory), os.scandir(directory) as entries:
         names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
     if not names:

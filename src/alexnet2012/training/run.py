@@ -38,9 +38,10 @@ from alexnet2012.training.trainer import Trainer
 SHARED_WITHIN = 60.0  # seconds in which what one node writes is seen on another, as NFS caches at most
 
 
-def run(settings: Settings, draw: Callable[[Trainer], object] = lambda trainer: None) -> None:
+def run(settings: Settings, draw: Callable[[Trainer], object] = lambda trainer: None, draw_only: bool = False) -> None:
     """Train as ``settings`` ask, resuming where the run's directory stands, then ``draw`` the figures on rank 0.
 
+    With ``draw_only`` nothing is trained: the run's directory holds its settings, the statistics and what is drawn.
     Raises InputError for what cannot be used, Diverged at what is not finite, LostRank where another process of the
     run is gone.
     """
@@ -56,7 +57,10 @@ def run(settings: Settings, draw: Callable[[Trainer], object] = lambda trainer: 
             newest = broadcast_from_main(layout, lambda: check(settings, layout, directory))
             refuse_unshared(layout, directory)
             trainer = make_trainer(settings, layout, directory, newest)
-        train_and_draw(trainer, directory, draw)
+        if draw_only:
+            broadcast_from_main(layout, lambda: draw(trainer))
+        else:
+            train_and_draw(trainer, directory, draw)
 
 
 @contextlib.contextmanager
@@ -101,9 +105,11 @@ def recording_failure(directory: RunDirectory, step: Callable[[], int]) -> Itera
 
 
 def open_splits(settings: Settings) -> tuple[Dataset, Dataset]:
-    """The training and the validation set."""
-    train, val = (open_dataset(settings.data, split) for split in ("train", "val"))
-    return hold_out(train, settings.val_fraction, settings.seed) if settings.val_fraction else (train, val)
+    """The training and the validation set, which with ``--val-fraction`` needs no folder of its own."""
+    train = open_dataset(settings.data, "train")
+    if settings.val_fraction:
+        return hold_out(train, settings.val_fraction, settings.seed)
+    return train, open_dataset(settings.data, "val")
 
 
 def make_trainer(settings: Settings, layout: Layout, directory: RunDirectory, newest: Path | None) -> Trainer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from alexnet2012.data import Dataset
+from alexnet2012.data import Dataset, TrainingPlan, normalize, open_loader
 from alexnet2012.data.dataset import load, spread
 from alexnet2012.evaluation.crops import crop_offsets
 from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluating
@@ -29,10 +30,12 @@ from alexnet2012.evaluation.model import TrainedAlexNet
 from alexnet2012.network import AlexNet
 from alexnet2012.reporting.figures.curves import draw_curves, read_curves
 from alexnet2012.reporting.figures.figure4 import Neighbours, draw_guesses, draw_neighbours
-from alexnet2012.reporting.figures.style import COLUMN, new_figure, save, styled
+from alexnet2012.reporting.figures.style import COLUMN, SMALL, lines_that_fit, new_figure, place, save, styled
 from alexnet2012.training.run_directory import RunDirectory
+from alexnet2012.training.settings import Settings
 
 GUESSED, QUERIES, NEAREST = 8, 5, 6  # images in paper figure 4: left, right, and in each of its rows
+SHOWN, ACROSS = 16, 4  # images of the first batch; in a row
 COMPARED_AT_END = 5_000  # training images compared at the end of a run; launch/draw_figures.py compares them all
 
 
@@ -96,6 +99,33 @@ def neighbours(
         names = [train.classes[of_near] for _, of_near in near]
         rows.append(Neighbours(image, val.classes[label], [pixels for pixels, _ in near], names, away.tolist()))
     return {"figure4-neighbours": draw_neighbours(rows, of_queries.shape[1], len(train), net.layers[-2])}
+
+
+def first_batch(train: Dataset, plan: TrainingPlan, settings: Settings) -> dict[str, Figure]:
+    """The first images of the run's first batch, as the net sees them."""
+    recipe, augmentations = plan.recipe, plan.augmentations(0, 0, min(SHOWN, plan.batch_size))
+    skip_bad = settings.on_bad_image == "skip"
+    loader = open_loader(settings.loader, train, [augmentations], recipe, settings.workers, skip_bad=skip_bad)
+    with contextlib.closing(loader):
+        images, labels = next(iter(loader))
+    black, mean = torch.zeros_like(images), train.statistics.mean_on("cpu")
+    seen, subtracted = (normalize(pixels, augmentations, mean, recipe) for pixels in (images, black))
+    shown = (seen - subtracted) * torch.tensor(recipe.pixel_scale)[:, None, None]
+    names = [train.classes[label] for label in labels.tolist()]
+    return {"first-batch": draw_batch(shown.round().clamp(0, 255).to(torch.uint8), names)}
+
+
+@styled
+def draw_batch(images: Tensor, names: Sequence[str]) -> Figure:
+    """Images uint8 (n, 3 or 1, size, size) with their classes."""
+    cell, row = COLUMN / ACROSS, COLUMN / ACROSS + 0.1
+    figure = new_figure(0.3 + row * -(-len(images) // ACROSS))
+    figure.suptitle("The first training images, the mean added back", y=1 - 0.05 / figure.get_figheight(), va="top")
+    for index, (image, name) in enumerate(zip(images, names, strict=True)):
+        axes = place(figure, cell * (index % ACROSS) + 0.04, 0.35 + row * (index // ACROSS), cell - 0.08, cell - 0.08)
+        axes.imshow(image.expand(3, -1, -1).permute(1, 2, 0).numpy(), interpolation="nearest")
+        axes.set_title(lines_that_fit(name, cell - 0.08)[0], fontsize=SMALL, pad=2)
+    return figure
 
 
 def curves(metrics: Sequence[Path]) -> dict[str, Figure]:
