@@ -56,7 +56,7 @@ class RunDirectory:
             if self.config.is_file():
                 config = read_json(self.config, {"settings": dict}, "restore it, or give another --out")
                 self.refuse_other_settings(config["settings"], identity)
-                refuse_other_streams(self.config, config.get("streams", 1))
+                refuse_other_streams(self.config, config.get("streams") or 1)  # once a flag of that name, False
             elif self.holds_other_files():
                 raise InputError(f"--out {self.path}: not empty and no run of this project; give another directory")
             for directory in (self.tensorboard, self.checkpoints, self.figures):
