@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from alexnet2012 import load_checkpoint
@@ -40,6 +41,14 @@ class Moments:
         return {"mean": mean, "standard_deviation": spread, "relative": spread / mean, "largest": self.largest}
 
 
+def note(sums: Moments, factors: Moments, layer: LocalResponseNorm, inputs: tuple[Tensor, ...]) -> None:
+    """Add what ``layer`` computes from its input (n, channels, height, width)."""
+    (x,), half = inputs, layer.size // 2
+    scaled = layer.alpha * F.pad(x.square(), (0, 0, 0, 0, half, half)).unfold(1, layer.size, 1).sum(-1)
+    sums.add(scaled)
+    factors.add(((layer.k + scaled) ** -layer.beta)[x != 0])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="How far LRN is from a constant factor in a trained net.")
     parser.add_argument("checkpoint", type=Path)
@@ -52,15 +61,7 @@ def main() -> None:
     for name, layer in net.named_modules():
         if isinstance(layer, LocalResponseNorm):
             sums[name], factors[name] = Moments(), Moments()
-
-            def note(layer: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                half = layer.size // 2
-                squares = F.pad(inputs[0].square(), (0, 0, 0, 0, half, half))
-                scaled = layer.alpha * squares.unfold(1, layer.size, 1).sum(-1)
-                sums[name].add(scaled)
-                factors[name].add(((layer.k + scaled) ** -layer.beta)[inputs[0] != 0])
-
-            layer.register_forward_pre_hook(note)
+            layer.register_forward_pre_hook(partial(note, sums[name], factors[name]))
     dataset = open_dataset(str(given.data), "val")
     batches = evaluation_batches(len(dataset), 500, 0, 1)
     loader = open_loader("pillow", dataset, batches, net.recipe, 1, torch.device("cpu"))
