@@ -90,13 +90,16 @@ def run(given: Namespace, common: list[str]) -> None:
 
 def plan(given: Namespace, common: list[str]) -> list[ablation.study.Planned]:
     """Every run of the study, seed by seed, so that one cut short has every variant. Raises InputError."""
-    named = given.variants or variants_of(train_imagenet.recipe(train_imagenet.flags().parse_args(common)))
+    base = train_imagenet.settings(train_imagenet.parsed(common))
+    if base.variants:
+        raise InputError(f"{base.variants[0]}: not for all runs; a study has --variants")
+    named = given.variants or variants_of(base.recipe)
     planned = []
     for seed in given.seeds:
         for variant in named:
             run = ablation.study.Run.of(given.out, variant, seed)
             words = (*common, *train_imagenet.flags_of(variant), "--seed", str(seed), "--out", str(run.path))
-            one = ablation.study.Planned(run, train_imagenet.settings(train_imagenet.flags().parse_args(words)), words)
+            one = ablation.study.Planned(run, train_imagenet.settings(train_imagenet.parsed(words)), words)
             if given.processes > 1:
                 towers = one.settings.recipe.towers
                 placement = one.settings.placement or distributed.layout.default_placement(towers)
@@ -107,13 +110,14 @@ def plan(given: Namespace, common: list[str]) -> list[ablation.study.Planned]:
 
 
 def refuse_own_flags(common: list[str]) -> None:
-    """Raises InputError for flags that would make runs differ in more than variant and seed."""
+    """Raises InputError for flags that would make runs differ in more than variant and seed; a file may hold a seed."""
     parser = train_imagenet.flags()
     given = parser.parse_args(common)
     changed = [name for name in OWN if getattr(given, name) != parser.get_default(name)]
-    if changed or train_imagenet.variants(given):
-        flag = f"--{changed[0].replace('_', '-')}" if changed else train_imagenet.variants(given)[0]
-        raise InputError(f"{flag}: not for all runs; a study has --out, --seeds and --variants")
+    if changed:
+        raise InputError(
+            f"--{changed[0].replace('_', '-')}: not for all runs; a study has --out, --seeds and --variants"
+        )
 
 
 def train_command(one: ablation.study.Planned, processes: int) -> list[str]:

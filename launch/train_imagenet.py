@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from argparse import Namespace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from alexnet2012 import data, evaluation, network, reporting, training
 from alexnet2012.core import messages
@@ -13,6 +14,9 @@ from alexnet2012.core.errors import InputError
 from alexnet2012.network.reference import NETS
 from alexnet2012.recipe import CLASSES, MIDDLE, RECIPES, VARIANTS, Recipe
 from alexnet2012.training import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def flags() -> Parser:
@@ -34,12 +38,37 @@ def flags() -> Parser:
         "--without", action="append", default=[], choices=MIDDLE,
         help="leave a middle layer out (paper §7); may be given again",
     )  # fmt: skip
+    add_to_run = parser.groups["run"].add_argument
+    add_to_run(
+        "--config", type=Path, metavar="FILE",
+        help="YAML or JSON with settings, such as a run's config.json: the same again; flags replace what it says",
+    )  # fmt: skip
     for name, help in (
         ("describe", "print the net's layers and initial weights in numbers, only"),
         ("show-batch", "draw the first training images as the net sees them into the run's figures/, only"),
     ):
-        parser.groups["run"].add_argument(f"--{name}", action="store_true", help=help)
+        add_to_run(f"--{name}", action="store_true", help=help)
+    parser.set_defaults(recorded={})
     return parser
+
+
+def parsed(words: Sequence[str] | None = None) -> Namespace:
+    """The flags; those not given are as the file of ``--config`` has them. Raises InputError."""
+    parser = flags()
+    given = parser.parse_args(words)
+    if not given.config:
+        return given
+    defaults = training.run_directory.read_config(given.config)
+    parser.set_defaults(**defaults)
+    try:
+        settings(parser.parse_args([]))
+    except InputError as error:
+        raise InputError(f"--config {given.config}: {error}") from error
+    given = parser.parse_args(words)
+    for name in ("recipe", "net"):
+        if name in defaults and getattr(given, name) != defaults[name]:
+            raise InputError(f"--{name} {getattr(given, name)}: --config {given.config} is of {name} {defaults[name]}")
+    return given
 
 
 def flags_of(variant: str) -> list[str]:
@@ -58,13 +87,13 @@ def variants(given: Namespace) -> tuple[str, ...]:
 
 
 def recipe(given: Namespace) -> Recipe:
-    """The named recipe with its variants and the numbers that flags replace."""
+    """The named recipe with the fields that a file replaces, then variants, then numbers that flags replace."""
     if given.net != "2012":
         refuse_flags_of_2012(given)
-        return replaced(NETS[given.net].recipe().varied(*variants(given)), given)
-    if given.recipe not in RECIPES:
+    elif given.recipe not in RECIPES:
         raise InputError(f"--recipe {given.recipe}: must be one of {', '.join(RECIPES)}")
-    return replaced(RECIPES[given.recipe]().varied(*variants(given)), given)
+    named = NETS[given.net].recipe() if given.net != "2012" else RECIPES[given.recipe]()
+    return replaced(dataclasses.replace(named, **given.recorded).varied(*variants(given)), given)
 
 
 def refuse_flags_of_2012(given: Namespace) -> None:
@@ -94,7 +123,7 @@ def settings(given: Namespace) -> Settings:
     for name in ("schedule", "early_stop", "val_fraction"):
         if asked[name] is None:
             asked[name] = getattr(definition, name)
-    return Settings(recipe=recipe(given), variants=variants(given), **asked)
+    return Settings(recipe=recipe(given), **asked)
 
 
 def describe_net(asked: Settings) -> None:
@@ -137,4 +166,4 @@ def start(given: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(lambda: flags().parse_args(), start)
+    main(parsed, start)

@@ -65,7 +65,7 @@ class NetworkRecipe:
     conv1_stride: int = 4  # pixels, P §3.5
     conv1_edge: int = 3  # pixels of zeros right and bottom: 55 = 1 + ceil((224 - 11) / 4), S layers-145
     neurons: tuple[int, ...] = (2048, 2048)  # fc6, fc7, P §3.5
-    width: float = option(1.0, "multiplies kernels and neurons", "recipe")  # ours
+    width: float = option(1.0, "multiplies kernels and neurons", "recipe", unset="the recipe's")  # ours
     meetings: tuple[str, ...] = ("conv3", "fc6", "fc7", "fc8")  # layers that read both towers, P §3.5
     without: tuple[str, ...] = ()  # middle layers left out; their pools stay, P §7
     activation: str = "relu"  # "relu" or "tanh", P §3.1
@@ -163,7 +163,7 @@ class OptimizationRecipe:
     drop_factor: float = 10.0  # P §5
     schedule_epochs: int = 90  # the run that the epochs below are epochs of; a run of other length scales them, P §5
     warmup_epochs: float = option(  # ours, for large batches
-        0.0, "epochs over which the learning rate rises from 0; 2012 had none", "recipe"
+        0.0, "epochs over which the learning rate rises from 0; 2012 had none", "recipe", unset="the recipe's"
     )
     first_epoch: int = 0  # number of the first epoch in the fields below: a drop at 25 comes after 25 epochs; S: 1
     drop_epochs: tuple[int, ...] = (25, 51, 79)  # the first at each lower value, S layer-params-145; P §5: three drops

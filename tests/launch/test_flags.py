@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from running import SMALL, TRAIN, here, losses
+from running import ROOT, SMALL, TRAIN, here, losses
 
 from alexnet2012 import paper_recipe, source_recipe
 from alexnet2012.recipe import VARIANTS, Recipe
 from alexnet2012.training import Settings
 from alexnet2012.training.trainer import Trainer
-from train_imagenet import flags, flags_of, settings
+from train_imagenet import flags_of, parsed, settings
 
 FLAGS = {name: flags_of(name) for name in VARIANTS}
 
 
 def asked(*words: str) -> Settings:
-    return settings(flags().parse_args(words))
+    return settings(parsed(words))
 
 
 def test_without_flags_it_is_the_paper() -> None:
@@ -83,6 +84,85 @@ def test_runs_of_different_functions_lie_in_different_directories() -> None:
     assert len({asked(*change).directory for change in changes}) == len(changes)
     assert len({str(asked(*change).identity()) for change in changes}) == len(changes)
     assert asked("--workers", "3", "--max-steps", "7", "--placement", "together").directory == asked().directory
+
+
+AGAIN = [
+    *FLAGS.values(), ("--recipe", "source", "--no-overlap"), ("--net", "torchvision", "--lr", "0.1"),
+    ("--net", "19pct", "--activation", "tanh", "--weight-decay", "0"),
+    ("--data", "sample", "--seed", "3", "--precision", "bf16", "--schedule", "plateau", "--val-fraction", "0.2",
+     "--early-stop", "4", "--width", "0.25", "--batch-size", "32", "--epochs", "7", "--warmup-epochs", "0.5"),
+]  # fmt: skip
+
+
+def written(settings: object, path: Path) -> Path:
+    path.write_text(json.dumps({"settings": settings}))
+    return path
+
+
+@pytest.mark.parametrize("words", AGAIN, ids=" ".join)
+def test_the_configuration_of_a_run_asks_for_the_same_again(words: tuple[str, ...], tmp_path: Path) -> None:
+    first = asked(*words)
+    for name in ("config.json", "config.yaml"):
+        again = asked("--config", str(written(first.identity(), tmp_path / name)), "--out", "elsewhere")
+        assert (again.identity(), again.variants) == (first.identity(), first.variants)
+        assert dataclasses.replace(again, out=None).directory == first.directory
+
+
+def test_flags_replace_what_the_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("settings:\n  recipe: source\n  recipe.lr: 1e-3\n  data: sample\n  loader: pillow\n  seed: 4\n")
+    kept = asked("--config", str(file))
+    assert kept.recipe == source_recipe(lr=0.001) and (kept.data, kept.loader, kept.seed) == ("sample", "pillow", 4)
+    changed = asked("--config", str(file), "--lr", "0.01", "--seed", "0", "--no-lrn")
+    assert changed.recipe == dataclasses.replace(source_recipe(bias_lr=0.2).varied("no-lrn"), lr=0.01)
+    assert (changed.data, changed.seed, changed.variants) == ("sample", 0, ("no-lrn",))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("settings: {width: 0.5}", "settings has no 'width'; did you mean recipe.width?"),
+        ("settings: {sede: 1}", "settings has no 'sede'; did you mean seed?"),
+        ("settings: {1: 1}", "settings has no '1'"),
+        ("settings: {recipe.width: wide}", "recipe.width is 'wide', must be a number"),
+        ("settings: {seed: true}", "seed is True, must be a whole number"),
+        ("settings: {recipe.kernels: 96}", "recipe.kernels is 96, must be a list"),
+        ("settings: {recipe.kernels: [1, 2]}", "kernels: has 2 values, not 5"),
+        ("settings: {precision: fp8}", "precision is 'fp8', must be one of fp32, tf32, bf16"),
+        ("settings: {recipe.net: vgg}", "recipe.net is 'vgg', must be one of 2012, d2l"),
+        ("settings: {recipe: thesis}", "--recipe thesis: must be one of paper, source"),
+        ("settings: {recipe.lr: -1}", "--lr -1: must be above 0"),
+        ("settings: {out: runs}", "settings has no 'out'"),
+        ("settings: [", "cannot be read (while parsing"),
+        ("settings: " + 5000 * "[", "cannot be read ("),
+        ("seed: 1", "cannot be read (it has no 'settings')"),
+        ("settings", "cannot be read (it is str, not dict)"),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_names_it_and_the_key(content: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(content)
+    ended = here(TRAIN, "--config", file)
+    assert ended.code == 2 and ended.err.startswith(f"error: --config {file}: {said}") and ended.err.count("\n") == 1
+
+
+def test_a_file_and_flags_of_different_nets_are_refused(tmp_path: Path) -> None:
+    file = written({"recipe": "source"}, tmp_path / "config.json")
+    ended = here(TRAIN, "--config", file, "--recipe", "paper")
+    assert (ended.code, ended.err) == (2, f"error: --recipe paper: --config {file} is of recipe source\n")
+    missing = here(TRAIN, "--config", tmp_path / "none.json")
+    assert missing.code == 2 and f"{tmp_path / 'none.json'}: cannot be read (No such file" in missing.err
+
+
+def test_a_study_takes_the_configuration_of_a_base_net_only(tmp_path: Path) -> None:
+    words = ("--data", "sample", "--width", "0.0625", "--batch-size", "32", "--epochs", "1", "--seed", "5")
+    base = written(asked(*words).identity(), tmp_path / "base.json")
+    study = ("--variants", "no-lrn", "--seeds", "0", "--out", tmp_path / "study", "--plan")
+    planned = here(ROOT / "launch" / "ablate.py", *study, "--config", base)
+    assert (planned.code, planned.err) == (0, "") and "2 of 2 runs to do" in planned.out
+    variant = written(asked(*words, "--one-tower").identity(), tmp_path / "variant.json")
+    refused = here(ROOT / "launch" / "ablate.py", *study, "--config", variant)
+    assert (refused.code, refused.err) == (2, "error: one-tower: not for all runs; a study has --variants\n")
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import difflib
 import fcntl
 import json
 import os
 import platform
 import re
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, get_args, get_origin, get_type_hints
+
+import yaml
 
 from alexnet2012.core import messages
 from alexnet2012.core.atomic_files import remove_partials, write_text
@@ -25,12 +30,26 @@ from alexnet2012.core.guarded_files import (
     read_bytes,
     read_json,
     require,
+    shown,
 )
 from alexnet2012.core.random_streams import STREAMS, refuse_other_streams
+from alexnet2012.evaluation.checkpoint import of_type
+from alexnet2012.network.reference import NETS
 from alexnet2012.recipe import Recipe, fields_of_today
+from alexnet2012.training.settings import Settings
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 LOG_BYTES = 2**32  # at most, of metrics.jsonl: 200 a row
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", tuple: "a list"}
+CONFIG_BYTES = 2**20  # at most, of the file of --config
+HINTS = get_type_hints(Settings)
+SETTINGS: dict[str, tuple[Any, Any]] = {  # that a file may hold: the type of the value, and the choices
+    **{one.name: (HINTS[one.name], one.metadata["how"].get("choices")) for one in dataclasses.fields(Settings)
+       if one.metadata and one.name != "out"},
+    **{f"recipe.{name}": (hint, None) for name, hint in get_type_hints(Recipe).items()},
+    "recipe": (str, None),
+    "recipe.net": (str, ("2012", *NETS)),
+}  # fmt: skip
 BEFORE_CONFIG = re.compile(r"lock|state\.json|(config|state)\.json\.\w+\.partial")  # files written before config.json
 
 
@@ -161,12 +180,56 @@ class RunDirectory:
         write_text(self.metrics, "".join(kept))
 
 
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of the recipe in a run's settings, by name, and the other settings."""
+    fields = {name.removeprefix("recipe."): value for name, value in settings.items() if name.startswith("recipe.")}
+    return fields, {name: value for name, value in settings.items() if not name.startswith("recipe.")}
+
+
 def settings_of_today(identity: dict[str, Any]) -> dict[str, Any]:
     """A run's identity as any version recorded it, with all of today's recipe fields by today's names."""
-    fields = {name.removeprefix("recipe."): value for name, value in identity.items() if name.startswith("recipe.")}
-    others = {name: value for name, value in identity.items() if not name.startswith("recipe.")}
+    fields, others = split_settings(identity)
     defaults = json.loads(json.dumps(dataclasses.asdict(Recipe())))  # with lists for tuples, as in identities
     return others | {f"recipe.{name}": value for name, value in (defaults | fields_of_today(fields)).items()}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What the ``settings`` of a YAML or JSON file ask for, as a run's ``config.json`` has them: defaults of flags.
+
+    Fields of the recipe come under ``recorded``. Raises InputError, naming file and key, for what no run has.
+    """
+    content, file = read_bytes(path, CONFIG_BYTES, "give --config a YAML or JSON file"), f"--config {path}"
+    try:
+        found = json.loads(content) if path.suffix == ".json" else yaml.safe_load(content)
+        require(found, {"settings": dict})
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
+    fields, others = split_settings({str(name): value for name, value in found["settings"].items()})
+    fields = {name: checked(file, f"recipe.{name}", value) for name, value in fields_of_today(fields).items()}
+    defaults = {name: checked(file, name, value) for name, value in others.items()}
+    if (net := fields.get("net", "2012")) != "2012":
+        defaults |= {"net": net}
+        defaults.pop("recipe", None)  # its name is the net's
+    return defaults | {"recorded": fields}
+
+
+def checked(file: str, name: str, value: Any) -> Any:
+    """The value of a setting as its field has it. Raises InputError for another type and for a name that no run has."""
+    hint, choices = SETTINGS.get(name, (None, None))
+    if hint is None:
+        near = [f"recipe.{name}"] if f"recipe.{name}" in SETTINGS else difflib.get_close_matches(name, SETTINGS, 1)
+        raise InputError(f"{file}: settings has no {shown(name)}" + "".join(f"; did you mean {one}?" for one in near))
+    value = tuple(value) if isinstance(value, list) else value
+    if isinstance(value, str) and float in (hint, *get_args(hint)):
+        with contextlib.suppress(ValueError):
+            value = float(value)  # YAML reads 1e-3 as text
+    if not of_type(value, hint) or (choices and value not in choices):
+        kind = next(
+            kind for kind in (tuple, bool, int, float, str) if kind in (hint, get_origin(hint), *get_args(hint))
+        )
+        form = f"one of {', '.join(choices)}" if choices else WORDS[kind]
+        raise InputError(f"{file}: {name} is {shown(value)}, must be {form}")
+    return value
 
 
 def place_of(line: bytes) -> tuple[int, bool] | None:

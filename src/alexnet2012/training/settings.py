@@ -11,8 +11,13 @@ from alexnet2012.core.errors import InputError
 from alexnet2012.core.threads import refuse_threads
 from alexnet2012.data import DATASETS, LOADERS
 from alexnet2012.distributed import TIMEOUT
-from alexnet2012.recipe import Recipe
+from alexnet2012.network.reference import NETS
+from alexnet2012.recipe import RECIPES, VARIANTS, Recipe, variant_fields
 from alexnet2012.training.schedule import SCHEDULES
+
+NAMED = {  # fields of the recipe that have a part of their own in the directory's name
+    "batch_size", "lr", "bias_lr", "weight_decay", "weight_decays", "width", "warmup_epochs", "epochs"
+}  # fmt: skip
 
 
 def loader(name: str) -> str:
@@ -26,7 +31,6 @@ class Settings:
 
     data: str = option("data/imagenet", f"a directory, or one of {', '.join(DATASETS)}", "data")
     recipe: Recipe = field(default_factory=Recipe)  # variants, width, epochs, batch size and learning rate are in it
-    variants: tuple[str, ...] = ()  # their names, keys of recipe.VARIANTS
     schedule: str = option(
         "steps", f"of the learning rate: {', '.join(SCHEDULES)}", "recipe", unset="steps, or that of --net"
     )
@@ -87,6 +91,31 @@ class Settings:
             raise InputError(f"--val-fraction {self.val_fraction:g}: must be above 0 and below 1")
 
     @property
+    def changes(self) -> dict[str, Any]:
+        """The fields in which the recipe differs from the one of its name."""
+        recipe = self.recipe
+        named = NETS[recipe.net].recipe() if recipe.net in NETS else RECIPES.get(recipe.name, Recipe)()
+        return {name: value for name, value in vars(recipe).items() if value != getattr(named, name)}
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants that the recipe has and the one of its name has not: keys of ``VARIANTS``."""
+        recipe, changes = self.recipe, self.changes.keys()
+
+        def has(field: str, value: Any) -> bool:
+            found = getattr(recipe, field)
+            return set(value) <= set(found) if field == "without" else value == found
+
+        fields = {name: variant_fields(name, recipe.name) for name in VARIANTS}
+        return tuple(name for name, of in fields.items() if of.keys() & changes and all(map(has, of, of.values())))
+
+    @property
+    def other_changes(self) -> dict[str, Any]:
+        """``changes`` that neither a variant nor a part of ``directory`` of their own tells."""
+        told = NAMED | {field for name in self.variants for field in variant_fields(name, self.recipe.name)}
+        return {name: value for name, value in self.changes.items() if name not in told}
+
+    @property
     def directory(self) -> Path:
         """Where the run is kept: ``--out``, or ``runs/`` and a name made of every setting that changes the function."""
         if self.out is not None:
@@ -96,6 +125,7 @@ class Settings:
         parts = [data, recipe.name, *self.variants, f"batch{recipe.batch_size}", f"lr{recipe.lr:g}"]
         parts += [f"decay{recipe.weight_decay:g}"] if recipe.weight_decay != Recipe.weight_decay else []
         parts += [f"width{recipe.width:g}"] if recipe.width != 1 else []
+        parts += [f"{name.replace('_', '-')}{in_words(value)}" for name, value in self.other_changes.items()]
         parts += [f"warmup{recipe.warmup_epochs:g}"] if recipe.warmup_epochs else []
         parts += [f"val{self.val_fraction:g}"] if self.val_fraction else []
         parts += [f"early-stop{self.early_stop}"] if self.early_stop else []
@@ -113,6 +143,17 @@ class Settings:
         own = {"recipe": self.recipe.name, "schedule": self.schedule, "seed": self.seed, "precision": self.precision}
         ours = {"early_stop": self.early_stop, "val_fraction": self.val_fraction}
         return {"data": data, **own, **{name: value for name, value in ours.items() if value is not None}, **recipe}
+
+
+def in_words(value: Any) -> str:
+    """A field's value in a directory's name."""
+    return (
+        ",".join(map(in_words, value))
+        if isinstance(value, tuple)
+        else f"{value:g}"
+        if type(value) is float
+        else str(value)
+    )
 
 
 def listed(value: Any) -> Any:
