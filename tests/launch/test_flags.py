@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -181,3 +184,16 @@ def test_a_run_to_its_last_epoch(tree: Path, tmp_path: Path) -> None:
     ended = here(TRAIN, *SMALL, "--data", tree, "--out", tmp_path / "run", "--epochs", 1)
     assert (ended.code, ended.err) == (0, "")
     assert f"done: {tmp_path / 'run'}, step 6" in ended.out
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_the_commands_that_are_written_down_exist(page: str) -> None:
+    text = (ROOT / page).read_text().replace("\\\n", "")
+    commands = re.findall(r"(?:python|torchrun) (?:--[^\n`]*?)?launch/(\w+)\.py([^`#\n|]*)", text)
+    assert commands or page not in ("README.md", "docs/exercises.md")
+    for file, words in commands:
+        launch = importlib.import_module(file)
+        read = launch.parsed if file == "train_imagenet" else launch.flags().parse_args
+        given = read(shlex.split(words))
+        if file == "train_imagenet":
+            settings(given)

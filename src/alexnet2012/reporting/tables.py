@@ -87,10 +87,10 @@ def counts(parameters: int, multiply_adds: int, kept: int, exchanged: int) -> li
 
 
 def weights_table(title: str, layers: Sequence[InitialWeights]) -> Table:
-    """A row a layer: the shape of a tower's weights, mean and deviation of weights and biases."""
+    """A row a layer: the shape of a tower's weights; mean and deviation of all towers' weights and biases."""
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("layer")
-    table.add_column("weights of a tower")
+    table.add_column("weights", no_wrap=True)
     for name in ("mean", "deviation", "bias mean", "bias deviation"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in layers:
