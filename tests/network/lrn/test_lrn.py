@@ -84,8 +84,32 @@ def test_sizes_powers_and_dimensions(device, shape, size, beta):
     )
 
 
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("size", [1, 3, 5, 9, 17])
+@pytest.mark.parametrize("shape", [(2, 2, 9, 7), (1, 12, 3, 3), (2, 34, 7, 5), (1, 48, 5, 8)], ids=str)
+def test_no_window_reaches_beyond_its_pixel(device, shape, size, channels_last):
+    """A C++ block of 16 to 32 values holds several pixels, or a part of one; bfloat16 is rounded once."""
+    x = draw(*shape, device=device).bfloat16()
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    assert_matches_reference(x.float(), 1e-6, size=size)
+    out, gradient = normalized_with_gradient(lambda x: local_response_norm(x, size), x)
+    wide = x.float().requires_grad_()
+    expected = local_response_norm(wide, size)
+    (expected_gradient,) = torch.autograd.grad(expected, wide, torch.sin(x).float())
+    assert torch.equal(out, expected.bfloat16()) and torch.equal(gradient, expected_gradient.bfloat16())
+
+
+def test_bfloat16_is_not_converted(monkeypatch):
+    """The C++ kernel reads and writes it."""
+    if lrn_kernel("cpu") != "inline C++":
+        pytest.skip(lrn_kernel("cpu"))
+    monkeypatch.setattr(Tensor, "float", lambda x: pytest.fail("a pass over memory for nothing"))
+    monkeypatch.setattr(layer.eager, "forward", lambda *_: pytest.fail("eager"))
+    normalized_with_gradient(LocalResponseNorm(), torch.ones(1, 4, 3, 3, dtype=torch.bfloat16))
+
+
 def test_more_pixels_and_rows_than_a_block(device):
-    """Blocks are cut at 64 to 256 pixels, and eager ones after 128 Ki values: the seams must not show."""
+    """Eager blocks are cut after 128 Ki values: the seams must not show."""
     x = draw(4, 48, 31, 29, device=device)
     assert_matches_reference(x, 1e-6)
     assert_matches_reference(x.to(memory_format=torch.channels_last), 1e-6)
@@ -285,9 +309,12 @@ def test_kernels_are_named_and_chosen():
 def first_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """The state of a machine on which nothing has been built yet; the path is for a compiler, if one is wanted."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    layer._fast_kernel.cache_clear()
+    caches = layer._fast_kernel, native.library
+    for cache in caches:
+        cache.cache_clear()
     yield tmp_path / "c++"
-    layer._fast_kernel.cache_clear()
+    for cache in caches:
+        cache.cache_clear()
 
 
 def test_without_a_compiler_the_name_says_so(first_use, monkeypatch):
@@ -315,6 +342,7 @@ def test_a_damaged_library_is_built_again(first_use, monkeypatch):
     damaged.write_bytes(library.read_bytes()[:500])
     monkeypatch.setenv("XDG_CACHE_HOME", str(damaged.parents[1]))
     layer._fast_kernel.cache_clear()
+    native.library.cache_clear()
     assert lrn_kernel("cpu") == "inline C++" and damaged.stat().st_size > 500
 
 

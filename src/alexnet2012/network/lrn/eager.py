@@ -33,7 +33,7 @@ class Kernel(NamedTuple):
     name: str
     forward: Callable[[Tensor, Tensor, Formula], None]  # (a, out, formula)
     backward: Callable[[Tensor, Tensor, Tensor, Formula], None]  # (a, gradient of b, out, formula)
-    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)  # others are converted to float32 and back
+    takes: Callable[[Tensor, Formula], bool]  # whether it computes a formula of (N, C, ...); else the eager kernel does
 
 
 class Window:
@@ -110,4 +110,4 @@ def backward(a: Tensor, grad: Tensor, out: Tensor, formula: Formula) -> None:
             y.masked_fill_(x == 0, 0)
 
 
-KERNEL = Kernel("eager", forward, backward)
+KERNEL = Kernel("eager", forward, backward, lambda x, formula: x.dtype in (torch.float32, torch.float64))

@@ -75,30 +75,33 @@ def _rows(x: Tensor) -> Tensor:
     return x.view(images, channels, pixels) if x.is_contiguous() else x.movedim(1, -1).view(-1, channels, 1)
 
 
-def _computable(x: Tensor, kernel: Kernel) -> Tensor:
-    """``x`` dense and of a type that the kernel takes."""
-    return _dense(x) if x.dtype in kernel.dtypes else _dense(x).float()
+def _prepared(x: Tensor, formula: Formula) -> tuple[Kernel, Tensor]:
+    """The kernel that computes ``formula`` of ``x``, and ``x`` dense and of a type that it takes."""
+    kernel, x = _kernel(x.device), _dense(x)
+    if kernel.takes(x, formula):
+        return kernel, x
+    return eager.KERNEL, x if x.dtype == torch.float64 else x.float()
 
 
 @torch.library.custom_op("alexnet2012::local_response_norm", mutates_args=())
 def _forward(x: Tensor, size: int, alpha: float, beta: float, k: float, relu: bool) -> Tensor:
-    kernel = _kernel(x.device)
-    a = _computable(x, kernel)
+    formula = Formula(size, alpha, beta, k, relu)
+    kernel, a = _prepared(x, formula)
     out = torch.empty_like(a)
     if a.numel():
-        kernel.forward(_rows(a), _rows(out), Formula(size, alpha, beta, k, relu))
+        kernel.forward(_rows(a), _rows(out), formula)
     return out.to(x.dtype)
 
 
 @torch.library.custom_op("alexnet2012::local_response_norm_backward", mutates_args=())
 def _backward(grad: Tensor, x: Tensor, size: int, alpha: float, beta: float, k: float, relu: bool) -> Tensor:
-    kernel = _kernel(x.device)
-    a = _computable(x, kernel)
+    formula = Formula(size, alpha, beta, k, relu)
+    kernel, a = _prepared(x, formula)
     if grad.stride() != a.stride() or grad.dtype != a.dtype:
         grad = torch.empty_like(a).copy_(grad)
     out = torch.empty_like(a)
     if a.numel():
-        kernel.backward(_rows(a), _rows(grad), _rows(out), Formula(size, alpha, beta, k, relu))
+        kernel.backward(_rows(a), _rows(grad), _rows(out), formula)
     return out.to(x.dtype)
 
 
