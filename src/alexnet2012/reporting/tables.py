@@ -20,7 +20,7 @@ COUNTS = ("parameters", "multiply_adds", "kept", "exchanged")
 
 
 def error_table(members: Sequence[Path], assessment: Assessment) -> list[str]:
-    """Errors in percent, loss in nats; beside them those of 2012 where the data are ILSVRC-2012's."""
+    """Accuracy and errors in percent, loss in nats; beside them those of 2012 where the data are ILSVRC-2012's."""
     together, crops = assessment.average, assessment.crops
     both = f"{len(members)} averaged, " if len(members) > 1 else ""
     rows: list[tuple[str, int, int, ErrorRates]] = []
@@ -31,10 +31,11 @@ def error_table(members: Sequence[Path], assessment: Assessment) -> list[str]:
     rows += [(both + crops_label(of), len(members), of, together[of]) for of in sorted(together)]
     width = max(len(name) for name, *_ in rows)
     beside = (together[crops].images, assessment.classes) == (OFFICIAL["val"], OFFICIAL["classes"])
-    lines = [f"{'':{width}}  top-1 %  top-5 %    nats{'   2012: top-1, top-5, nats' * beside}"]
+    lines = [f"{'':{width}}  accuracy %  error: top-1 %  top-5 %    nats{'   2012: top-1, top-5, nats' * beside}"]
     for name, nets, of, rates in rows:
         in_2012 = f"   {in_words(result_2012(nets, of))}" * beside
-        lines.append(f"{name:{width}}  {rates.top1_error:7.2f}  {rates.top5_error:7.2f}  {rates.loss:6.4f}{in_2012}")
+        errors = f"{100 - rates.top1_error:10.2f}  {rates.top1_error:14.2f}  {rates.top5_error:7.2f}"
+        lines.append(f"{name:{width}}  {errors}  {rates.loss:6.4f}{in_2012}")
     lines.append(f"{together[crops].images} images")
     lines += ["#145 is the authors' own net, which --recipe source follows"] * beside
     shown = [result_2012(nets, of) for _, nets, of, _ in rows]
