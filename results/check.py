@@ -4,8 +4,9 @@ A number that comes from an experiment is followed by an invisible comment that 
 
     32.1<!--=imagenette-ablations/ablation.json:variants.base.top1_error.mean--> %
 
-The file is one of results/, the path walks its objects by key; of a list it takes the element of that number, or the
-object whose first value is that text. The number must be the value there, rounded as it is written.
+The file is one of results/, the path walks its objects by key; of a list (the rows of a .jsonl file, too) it takes the
+element of that number, or the object whose first value is that text. The number must be the value there, rounded as it
+is written.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def difference(mark: re.Match[str], root: Path) -> str:
         return f"no number stands before {where}"
     text = shown[-1].group()
     try:
-        value = walk(json.loads((root / "results" / mark["file"]).read_text()), mark["path"])
+        value = walk(read(root / "results" / mark["file"]), mark["path"])
     except (OSError, ValueError, KeyError, StopIteration) as error:
         return f"{text}: results/{where} is not there ({error!r})"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -47,6 +48,12 @@ def difference(mark: re.Match[str], root: Path) -> str:
     if abs(written - value) > 0.5000001 * 10.0 ** -len(shown[-1]["decimals"] or ""):
         return f"{text}: results/{where} is {value}"
     return ""
+
+
+def read(path: Path) -> Any:
+    """The value of a JSON file, or the list of values of a file of JSON lines."""
+    text = path.read_text()
+    return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
 
 
 def walk(value: Any, path: str) -> Any:

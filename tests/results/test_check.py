@@ -22,6 +22,8 @@ def test_every_number_that_comes_from_an_experiment_is_what_was_measured(capsys:
         ("error 32.1<!--=one/table.json:variants.base.error--> %", ""),
         ("error **32.08**<!--=one/table.json:variants.base.error-->", ""),
         ("-0.5 ± 1<!--=one/table.json:spread-->, 9,469<!--=one/table.json:images.0-->", ""),
+        ("loss 2.30<!--=one/rows.jsonl:1.loss-->", ""),
+        ("loss 2.40<!--=one/rows.jsonl:1.loss-->", "1.loss is 2.302"),
         ("error 32.2<!--=one/table.json:variants.base.error--> %", "variants.base.error is 32.0796"),
         ("error 32.1<!--=one/table.json:variants.tanh.error--> %", "is not there"),
         ("error 32.1<!--=two/table.json:variants.base.error--> %", "is not there"),
@@ -35,6 +37,7 @@ def test_a_wrong_number_is_named(text: str, wrong: str, tmp_path: Path, capsys: 
     folder.mkdir(parents=True)
     table = {"variants": [{"variant": "base", "error": 32.0796}], "spread": 1, "images": [9469]}
     (folder / "table.json").write_text(json.dumps(table))
+    (folder / "rows.jsonl").write_text('{"loss": 2.4}\n{"loss": 2.302}\n')
     (tmp_path / "README.md").write_text(text)
     assert main(tmp_path) == bool(wrong)
     assert wrong in capsys.readouterr().out
