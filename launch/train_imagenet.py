@@ -161,7 +161,7 @@ def start(given: Namespace) -> None:
     if given.describe:
         describe_net(asked)
     else:
-        messages.outlive_output()
+        messages.ignore_output_errors()
         training.run.run(asked, show_batch if given.show_batch else draw_figures, given.show_batch)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from alexnet2012.core.command_line import Parser, main, option
-from alexnet2012.core.messages import outlive_output
+from alexnet2012.core.messages import ignore_output_errors
 
 
 def test_a_command_whose_output_is_closed_ends_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,13 +28,13 @@ def test_a_reader_that_leaves_costs_the_lines_alone(monkeypatch: pytest.MonkeyPa
     with os.fdopen(ends[0][1], "w") as out, os.fdopen(ends[1][1], "w") as err:
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setattr(sys, "stderr", err)
-        outlive_output()
+        ignore_output_errors()
         print("read", flush=True)
         assert os.read(ends[0][0], 99) == b"read\n"
         os.close(ends[0][0])
         for _ in range(2):
             print("lost", flush=True)
-        assert os.read(ends[1][0], 999) == b"warning: stdout: Broken pipe; its lines are left out from here\n"
+        assert os.read(ends[1][0], 999) == b"warning: stdout: Broken pipe; later lines are not printed\n"
         os.close(ends[1][0])
         print("lost too", file=sys.stderr, flush=True)
 

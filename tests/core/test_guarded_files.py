@@ -95,10 +95,10 @@ def test_arrays_come_back_as_they_were_saved(tmp_path: Path) -> None:
         ("rows", np.full((4, 2), 0.5), r"rows has shape \(4, 2\), not \(n, 3\)"),
         ("rows", np.full((5, 3), 0.5), r"names has shape \(4,\), not \(n\)"),
         ("rows", np.ones((4, 3), int), "rows is of type int64"),
-        ("rows", np.ones((4, 3), ">f8"), "rows is of type '>f8'"),
+        ("rows", np.ones((4, 3), ">f8"), "rows is of type >f8"),
         ("rows", np.full((4, 3), [0, np.nan, 1]), "rows has values from nan"),
         ("rows", np.full((4, 3), [0, 0.5, 1.5]), "rows has values from 0 to 1.5"),
-        ("names", np.array([{}, 1, 2, 3]), "names is of type '|O'"),
+        ("names", np.array([{}, 1, 2, 3]), "names is of type object"),
         ("count", np.array(0), "count has values from 0 to 0"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from running import ROOT, SMALL, TRAIN, here, start
 
 from alexnet2012.core import threads
-from alexnet2012.core.threads import MOST, cores, cpu_quota, default_threads, let_waiting_threads_sleep
+from alexnet2012.core.threads import MAX_THREADS, cores, cpu_quota, default_threads, let_waiting_threads_sleep
 from alexnet2012.reporting.ablation.execution import slots
 
 SAY_THREADS = Path(__file__).with_name("say_threads.py")
@@ -85,7 +85,16 @@ def test_nothing_else_counts_cores() -> None:
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [("3", 3), ("5,2", 5), (" 4 ", 4), ("0", 8), ("many", 8), ("", 8), ("100000", MOST), ("9" * 5000, MOST)],
+    [
+        ("3", 3),
+        ("5,2", 5),
+        (" 4 ", 4),
+        ("0", 8),
+        ("many", 8),
+        ("", 8),
+        ("100000", MAX_THREADS),
+        ("9" * 5000, MAX_THREADS),
+    ],
     ids=lambda value: str(value)[:9],
 )
 def test_the_user_s_number(given: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:

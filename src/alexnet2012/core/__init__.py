@@ -1,4 +1,4 @@
-"""What every room builds on and that builds on none of them."""
+"""Foundations of every room: errors, files, messages, flags, random streams, threads."""
 
 from alexnet2012.core.lazy import lazily
 

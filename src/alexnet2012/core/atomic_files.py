@@ -1,4 +1,4 @@
-"""Files that are whole or not there: the one way in which this project writes a file that somebody reads again."""
+"""Atomic writes: a file is complete or absent. Every file that is read again is written here."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PARTIAL = ".partial"  # suffix of a file under way
 
 @contextmanager
 def atomic_write(path: Path, directory: Path | None = None) -> Iterator[Path]:
-    """A path to write to, in ``directory`` or beside ``path``, that becomes ``path`` when the block ends without error.
+    """Yields a path to write to, in ``directory`` or beside ``path``; it replaces ``path`` if the block succeeds.
 
-    A reader, a kill or a power cut finds the old file or the new one, never half of it. Every writer has a partial file
-    of its own, so several may write the same ``path`` at once: the last one wins. ``directory`` is on the disk of
-    ``path``; a process that is killed leaves its partial file there.
+    A reader, a kill or a power cut finds the old file or the new one, never half of one. Every writer has its own
+    partial file, so several may write the same ``path`` at once: the last one wins. ``directory`` must be on the file
+    system of ``path``; a killed process leaves its partial file there.
     """
     partial = (directory or path.parent) / f"{path.name}.{secrets.token_hex(8)}{PARTIAL}"
     try:
@@ -33,10 +33,10 @@ def atomic_write(path: Path, directory: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def write_output(path: Path) -> Iterator[Path]:
-    """A path to write to, whose content goes where a flag's ``path`` leads when the block ends without error.
+    """Yields a path to write to; if the block succeeds, its content goes to the ``path`` given by a flag.
 
-    A regular file, or the one that a link names, is replaced as ``atomic_write`` does. A device or pipe stays what it
-    is and receives the bytes; so does stdout, whatever it is.
+    A regular file, or the target of a link, is replaced as in ``atomic_write``. A device, a pipe or stdout receives
+    the bytes.
     """
     if replaceable(path):
         with atomic_write(Path(os.path.realpath(path))) as partial:
@@ -49,12 +49,12 @@ def write_output(path: Path) -> Iterator[Path]:
 
 
 def replaceable(path: Path) -> bool:
-    """Whether ``path`` is a regular file or to become one."""
+    """Whether ``path`` is a regular file, or does not exist yet."""
     return not path.exists() or (path.is_file() and not is_stdout(path))
 
 
 def is_stdout(path: Path) -> bool:
-    """Whether ``path`` is this process's stdout, as /dev/stdout and /dev/fd/1 are."""
+    """Whether ``path`` is this process's stdout, such as /dev/stdout or /dev/fd/1."""
     try:
         return os.path.samestat(path.stat(), os.fstat(1))
     except OSError:
@@ -62,19 +62,19 @@ def is_stdout(path: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the text file ``path`` as ``atomic_write`` does."""
+    """Write a text file atomically."""
     with atomic_write(path) as partial:
         partial.write_text(text)
 
 
 def remove_partials(directory: Path, names: str = "*") -> None:
-    """Remove what killed writers of ``names`` have left in ``directory``; nobody writes such files there now."""
+    """Remove the partial files of killed writers of ``names`` in ``directory``; none may be running."""
     for partial in directory.glob(f"{names}.*{PARTIAL}"):
         partial.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
-    """Bring a file, or the names in a directory, to the disk."""
+    """Flush a file, or the entries of a directory, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The ways a command can fail that are not our bugs, with the exit code each gives the shell."""
+"""Failures that are not bugs, with the exit code of each."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import unicodedata
 class Failure(Exception):
     """Ends the command with one line and ``exit_code``.
 
-    ``raised_by_all``: all ranks raise it. ``reported``: another rank prints the line. ``acknowledged``: all ranks are
-    known to have it.
+    ``raised_by_all``: every rank raises it. ``reported``: another rank prints the line. ``acknowledged``: every rank
+    is known to have raised it.
     """
 
     exit_code = 1
@@ -18,23 +18,23 @@ class Failure(Exception):
     acknowledged = False
 
     def __str__(self) -> str:
-        """One line, whatever bytes a name in it has: control characters and what is no UTF-8 are escaped."""
+        """One line: control characters and bytes that are not UTF-8, as in file names, are escaped."""
         return printable(super().__str__())
 
     def on_all_ranks(self, reports: bool) -> Failure:
-        """The same failure, as all ranks raise it; one of them ``reports``."""
+        """Mark this failure as raised by every rank; only the one that ``reports`` prints it."""
         self.raised_by_all, self.reported = True, not reports
         return self
 
 
 def printable(text: str) -> str:
-    """``text`` with what does not print in Python's notation: a line break as \\n, a byte of no UTF-8 as \\udcff."""
+    """Escape unprintable characters as Python does: a line break is \\n, a byte that is not UTF-8 is \\udcff."""
     shown = (c.isprintable() or unicodedata.category(c) == "Zs" for c in text)  # Zs: spaces of all alphabets
     return "".join(c if show else c.encode("unicode_escape").decode() for c, show in zip(text, shown, strict=True))
 
 
 class InputError(Failure):
-    """Something the user gave cannot be used. The message is one line: the file or flag, and what to do."""
+    """Unusable input. The message is one line: the file or flag, and what to do."""
 
     exit_code = 2
 

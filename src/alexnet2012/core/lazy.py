@@ -1,4 +1,4 @@
-"""Imports at first use: flags and ``--help`` answer without torch, which takes seconds."""
+"""Lazy imports, so that flags and ``--help`` do not wait seconds for torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 def lazily(package: str, exports: Mapping[str, str] | None = None) -> tuple[Callable[[str], Any], Callable[[], Any]]:
     """``__getattr__`` and ``__dir__`` (PEP 562) of a package that imports its modules and ``exports`` at first use.
 
-    ``exports``: module of the package -> the names it gives the package, with spaces between. None may be a module's.
+    ``exports``: module of the package -> the names it exports, separated by spaces. None may be a module's name.
     """
     modules = {module.name for module in pkgutil.iter_modules(sys.modules[package].__path__)}
     homes = {name: module for module, names in (exports or {}).items() for name in names.split()}
@@ -30,9 +30,9 @@ def lazily(package: str, exports: Mapping[str, str] | None = None) -> tuple[Call
 
 
 class Registry(Mapping[str, T]):
-    """Things by name, each imported when it is used: the names alone need no import.
+    """Objects by name, each imported when it is looked up.
 
-    ``places``: name -> ``module:object``, as entry points have it, the module in ``package``.
+    ``places``: name -> ``module:object``, as in an entry point, with the module relative to ``package``.
     """
 
     def __init__(self, package: str, places: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""The lines that a command prints: what it does on stdout, warnings and the error that ends it on stderr."""
+"""Lines printed by a command: progress on stdout, warnings and the final error on stderr."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def warn(line: str) -> None:
 
 
 def error(line: str) -> None:
-    """Also into torchrun's report."""
+    """Print the error that ends the command, and add it to torchrun's report."""
     print(f"error: {line}", file=sys.stderr, flush=True)
     if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         message = {"message": line, "extraInfo": {"timestamp": int(time.time())}}
@@ -28,7 +28,7 @@ def error(line: str) -> None:
 
 
 def open_output() -> None:
-    """Names that are no UTF-8 are printed with escapes, where stdout would raise; a closed stream discards."""
+    """Make stdout escape what is not UTF-8 instead of raising; replace closed streams by the null device."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
@@ -36,20 +36,20 @@ def open_output() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def outlive_output() -> None:
-    """From here on, lines that cannot be written, on a full disk or to a reader that has left, are left out."""
+def ignore_output_errors() -> None:
+    """Drop lines that cannot be written from here on: the disk is full, or the reader has closed the pipe."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.flush()
-            file = LastingFile(stream.fileno(), "w", closefd=False)
+            file = TolerantFile(stream.fileno(), "w", closefd=False)
             file.warned = name == "stderr"
             buffer = io.BufferedWriter(file)
             setattr(sys, name, io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=True))
 
 
-class LastingFile(io.FileIO):
-    """A stream that takes what it cannot write for written, with one warning on stderr."""
+class TolerantFile(io.FileIO):
+    """A file that drops what it cannot write, with one warning on stderr."""
 
     warned = False
 
@@ -58,6 +58,6 @@ class LastingFile(io.FileIO):
             return super().write(content)
         except OSError as error:
             if not self.warned:
-                warn(f"stdout: {error.strerror}; its lines are left out from here")
+                warn(f"stdout: {error.strerror}; later lines are not printed")
             self.warned = True
             return len(content)

@@ -18,39 +18,35 @@ from pathlib import Path
 from alexnet2012.core.atomic_files import atomic_write
 
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC"]
-BUILD_SECONDS = 120  # then the compiler is given up
+BUILD_SECONDS = 120  # timeout of the compiler
 
 
 class BuildError(Exception):
-    """A compiler is there, but no library came of it. The message is one line."""
+    """The compiler exists but produced no library. The message is one line."""
 
 
 def compiled(name: str, source: str) -> ctypes.CDLL | None:
-    """Compile ``source``, or find it in the cache, and load it; None if this machine has no C++ compiler.
+    """Load the library of ``source``, compiled or from the cache; None if this machine has no C++ compiler.
 
-    Several processes may do so at once: each puts a complete file in place. Raises BuildError.
+    Safe to call from several processes at once: files are written atomically. Raises BuildError.
     """
     compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]
     if shutil.which(compiler[0]) is None:
         return None
     try:
-        return _loaded(compiler, name, source)
+        library = _library(compiler, name, source)
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(str(library))
+        library.unlink(missing_ok=True)  # damaged
+        return ctypes.CDLL(str(_library(compiler, name, source)))
     except subprocess.CalledProcessError as error:
         raise BuildError(f"{compiler[0]}: {(error.stderr.strip() or 'failed').splitlines()[0]}") from error
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
         raise BuildError(str(error)) from error
 
 
-def _loaded(compiler: list[str], name: str, source: str) -> ctypes.CDLL:
-    library = _library(compiler, name, source)
-    with contextlib.suppress(OSError):
-        return ctypes.CDLL(str(library))
-    library.unlink(missing_ok=True)  # damaged
-    return ctypes.CDLL(str(_library(compiler, name, source)))
-
-
 def _library(compiler: list[str], name: str, source: str) -> Path:
-    """The library for this compiler and processor (predefined macros tell them apart), compiled if it is missing."""
+    """The library for this compiler and processor (identified by predefined macros), compiled if it is missing."""
     macros = _output([*compiler, "-march=native", "-dM", "-E", "-x", "c++", "-"], source="")
     key = hashlib.sha256("\0".join([source, *FLAGS, macros]).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet2012"

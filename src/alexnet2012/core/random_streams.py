@@ -1,8 +1,8 @@
-"""Every random stream of a run: a function of (seed, purpose, what it is for), and of nothing else.
+"""Random streams: each is a function of (seed, purpose, index) and of nothing else.
 
 The generator is numpy's Philox, a counter-based one: any part of a stream is computed without the parts before it, so
-resuming needs no state and no layout moves a draw. The seed is one word of its key, purpose and index the other: no two
-seeds, purposes or indices share a stream.
+resuming needs no generator state and draws do not depend on the layout. The seed is one word of its key, purpose and
+index the other: no two seeds, purposes or indices share a stream.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import numpy as np
 
 from alexnet2012.core.errors import InputError
 
-STREAMS = 2  # version: a run goes on only with the streams it began with; 1 let some purposes coincide
+STREAMS = 2  # version: a run resumes only with the streams it began with; in version 1 some purposes coincided
 
 
 class Purpose(IntEnum):
-    """What a stream is for, and what its index counts. The values are part of every run: never change one."""
+    """Purposes of streams, with the meaning of the index. The values are part of every run: never change one."""
 
     WEIGHTS = 1  # the 2012 net's initial weights; index: the layer
     DROPOUT = 2  # keys of the masks; index: tower and layer
     ORDER = 3  # of an epoch's images; index: the epoch
     AUGMENTATION = 4  # crop, reflection, colour noise, replacement images; index: the epoch
-    HELD_BACK = 5  # training images held back to validate on
+    HELD_BACK = 5  # training images held out for validation
     REFERENCE_WEIGHTS = 6  # a reference net's initial weights
     PREPARATION = 7  # the order of a prepared set's images; index: the split
     SUBSET = 8  # the training images of a recipe's first epochs
@@ -37,12 +37,12 @@ def philox(purpose: Purpose, seed: int, index: int = 0, block: int = 0) -> np.ra
 
 
 def torch_seed(purpose: Purpose, seed: int, index: int = 0) -> int:
-    """The first draw of a stream as a seed for torch's own generators, 0 to 2**63-1."""
+    """A seed for torch's generators, 0 to 2**63-1: the first draw of a stream."""
     return int(philox(purpose, seed, index).random_raw()) >> 1
 
 
 def refuse_other_streams(path: Path, version: object) -> None:
-    """Raises InputError for the run of ``path`` if it began with another ``version`` of the streams."""
+    """Raises InputError if the run of ``path`` began with another ``version`` of the streams."""
     if version != STREAMS:
         raise InputError(
             f"{path}: its run drew from version {version} of the random streams, this alexnet2012 draws from version "

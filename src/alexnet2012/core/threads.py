@@ -1,4 +1,4 @@
-"""Threads of the CPU: how many a process takes, and how they wait for each other."""
+"""CPU threads: how many a process uses, and how they wait for each other."""
 
 from __future__ import annotations
 
@@ -9,61 +9,59 @@ from pathlib import Path
 
 from alexnet2012.core.errors import InputError
 
-MOST = 1024  # threads of a process: at 100,000 OpenMP runs out of stacks and ends it
-CGROUPS = Path("/sys/fs/cgroup")
-OF_THIS_PROCESS = Path("/proc/self/cgroup")
+MAX_THREADS = 1024  # of a process: at 100,000 OpenMP runs out of stacks and aborts
 
 
 def let_waiting_threads_sleep() -> None:
-    """Have OpenMP's threads that wait for each other sleep at once, unless the user says how they wait.
+    """Make OpenMP's waiting threads sleep instead of spinning, unless the user's environment says otherwise.
 
-    To be called before torch is imported, which reads the setting once. By default they spin first (libgomp, which
-    torch and our kernels share: 300,000 turns). Two threads on two cores beside one busy process then keep 19 of 419
-    images/s, for those that spin take the core of the thread that they wait for; asleep they keep 192. On quiet cores
-    sleeping costs 5 in 100.
+    Call this before importing torch, which reads the setting once. By default waiting threads spin first (300,000
+    iterations in libgomp, which torch and our kernels share) and occupy the core of the thread that they wait for.
+    Beside one busy process, two threads on two cores then train 19 images/s instead of 419; with sleeping threads 192.
+    On otherwise idle cores sleeping costs 5 %.
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
         os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 def default_threads(local_processes: int) -> int:
-    """CPU threads of one of a node's processes: the user's OMP_NUM_THREADS, else its share of the cores."""
+    """CPU threads of each process of a node: the user's OMP_NUM_THREADS, else an equal share of the cores."""
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip().lstrip("0")
-    if given.isdecimal() and not set_by_torchrun("OMP_NUM_THREADS"):
-        return min(int(given[:9]), MOST)
+    if given.isdecimal() and not set_by_torchrun():
+        return min(int(given[:9]), MAX_THREADS)
     return max(1, cores() // local_processes)
 
 
 def refuse_threads(**counts: int | None) -> None:
-    """Raises InputError for a flag whose number of threads no process can have; None: not given."""
+    """Raises InputError for a number of threads out of range. ``counts`` maps flags to numbers; None: not given."""
     for flag, count in counts.items():
-        if count is not None and not 1 <= count <= MOST:
-            raise InputError(f"--{flag} {count}: must be at least 1 and at most {MOST}")
+        if count is not None and not 1 <= count <= MAX_THREADS:
+            raise InputError(f"--{flag} {count}: must be at least 1 and at most {MAX_THREADS}")
 
 
-def set_by_torchrun(variable: str) -> bool:
-    """Whether torchrun added ``variable`` to the environment that it was started with itself (known on Linux).
+def set_by_torchrun() -> bool:
+    """Whether OMP_NUM_THREADS comes from torchrun, not the user (detected on Linux).
 
-    It sets OMP_NUM_THREADS to 1 for several processes a node where the user set none.
+    torchrun sets it to 1 when it starts several processes per node and the user has not set it.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return False
     with contextlib.suppress(OSError):
         started_with = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
-        return not any(entry.startswith(f"{variable}=".encode()) for entry in started_with)
+        return not any(entry.startswith(b"OMP_NUM_THREADS=") for entry in started_with)
     return False
 
 
 def cores() -> int:
-    """Processor cores this process may use: those of its affinity mask, no more than its cgroup's quota allows."""
+    """Cores that this process may use: those of its affinity mask, limited by its cgroup's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.floor(min(allowed, cpu_quota())))
 
 
-def cpu_quota(root: Path = CGROUPS, process: Path = OF_THIS_PROCESS) -> float:
-    """Cores that this process's cgroups let it keep busy, infinite without a quota; versions 2 and 1 (Linux).
+def cpu_quota(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> float:
+    """CPU quota of this process's cgroups in cores, infinite without one; versions 2 and 1 (Linux).
 
-    A group's quota binds all below it. In a container ``root`` itself is the container's group.
+    A group's quota applies to all groups below it. In a container ``root`` itself is the container's group.
     """
     quotas = [math.inf]
     with contextlib.suppress(OSError, ValueError):
@@ -77,7 +75,7 @@ def cpu_quota(root: Path = CGROUPS, process: Path = OF_THIS_PROCESS) -> float:
 
 
 def quota_of(group: Path) -> float:
-    """Cores of one cgroup's own quota: ``cpu.max`` (version 2) or ``cpu.cfs_quota_us`` (version 1)."""
+    """Quota of one cgroup in cores: ``cpu.max`` (version 2) or ``cpu.cfs_quota_us`` (version 1)."""
     with contextlib.suppress(OSError, ValueError):
         quota, period = (group / "cpu.max").read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)
