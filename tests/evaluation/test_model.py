@@ -58,14 +58,14 @@ def test_pictures_come_as_paths_or_as_images_one_or_many(net: TrainedAlexNet, va
     file = val.name(0)
     with Image.open(file) as image:
         one, same, many = net.predict(image, top=3), net.predict(file, top=3), net.predict([image, Path(file)], top=3)
-    assert one == same and len(one) == 1 and len(one[0]) == 3
-    assert [[guess.name for guess in guesses] for guesses in many] == 2 * [[guess.name for guess in one[0]]]
+    assert one == same and len(one) == 3
+    assert [[guess.name for guess in guesses] for guesses in many] == 2 * [[guess.name for guess in one]]
     assert net.predict([]) == []
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16"])
 def test_a_picture_of_any_mode(net: TrainedAlexNet, mode: str) -> None:
-    assert len(net.predict(Image.new(mode, (300, 280)), crops=1)[0]) == 5
+    assert len(net.predict(Image.new(mode, (300, 280)), crops=1)) == 5
 
 
 def test_what_is_no_picture_is_named(net: TrainedAlexNet, tmp_path: Path) -> None:

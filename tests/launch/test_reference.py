@@ -57,7 +57,7 @@ def test_a_run_of_lenet_resumes_exactly_and_is_evaluated(tmp_path: Path) -> None
 
     net = load_checkpoint(whole / "checkpoints" / "last.pt", "cpu")
     picture = Image.open(io.BytesIO(open_dataset("sample", "val")[0][0]))
-    ((best,),) = net.predict(picture, top=1)
+    (best,) = net.predict(picture, top=1)
     assert best.name in net.class_names
     assert net.predict(picture) == net.predict(picture, crops=1)
 

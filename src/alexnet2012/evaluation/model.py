@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 import torch
@@ -61,19 +61,27 @@ class Predictor:
                     f"--data {data}: class {index} is {their!r}, the checkpoint's is {our!r}; use its data"
                 )
 
-    def predict(self, images: Picture | Iterable[Picture], top: int = 5, crops: int = 10) -> list[list[Prediction]]:
-        """The ``top`` most probable classes of each image, the most probable first, as (name, probability).
+    @overload  # a str is an Iterable too
+    def predict(  # type: ignore[overload-overlap]
+        self, images: Picture, top: int = 5, crops: int = 10
+    ) -> list[Prediction]: ...
+    @overload
+    def predict(self, images: Iterable[Picture], top: int = 5, crops: int = 10) -> list[list[Prediction]]: ...
+    def predict(self, images: Picture | Iterable[Picture], top: int = 5, crops: int = 10) -> list[Any]:
+        """The ``top`` most probable classes, the most probable first, as (name, probability): a list an image.
 
-        Images are PIL images or paths, many or one. Softmax outputs are averaged over ten ``crops`` (P §4.1), or are
-        of the centre crop with ``crops=1`` and where the net was trained without crops and reflections. Raises
-        InputError naming a file that is no image, TypeError for what is neither path nor PIL image.
+        Of one image, a PIL image or a path, its list; of several, a list of theirs. Softmax outputs are averaged over
+        ten ``crops`` (P §4.1), or are of the centre crop with ``crops=1`` and where the net was trained without crops
+        and reflections. Raises InputError naming a file that is no image, TypeError for what is neither path nor PIL
+        image.
         """
         if crops not in CROPS:
             raise ValueError(f"crops={crops}: must be one of {CROPS}")
         if top < 1:
             raise ValueError(f"top={top}: must be at least 1")
-        pictures = [images] if isinstance(images, Image.Image | str | os.PathLike) else list(images)
-        guesses = []
+        if isinstance(images, Image.Image | str | os.PathLike):
+            return self.predict([images], top, crops)[0]
+        pictures, guesses = list(images), []
         for first in range(0, len(pictures), AT_ONCE):
             side = self.recipe.image_size
             pixels = np.stack([square_pixels(picture, side) for picture in pictures[first : first + AT_ONCE]])
