@@ -14,12 +14,13 @@ from alexnet2012.core.command_line import Parser, main
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.messages import say
 from alexnet2012.core.threads import cores
-from alexnet2012.recipe import Recipe, variant_fields
+from alexnet2012.network.reference import NETS
+from alexnet2012.recipe import Recipe
 from alexnet2012.reporting import ablation
 from alexnet2012.reporting.ablation import ALL, BASE
 
 HERE = Path(__file__).parent
-OWN = ("seed", "time_limit", "describe", "net")  # flags of train_imagenet.py that are not a study's to give
+OWN = ("seed", "time_limit", "describe", "show_batch")  # flags of train_imagenet.py that are not a study's to give
 
 
 def flags() -> Parser:
@@ -44,10 +45,16 @@ def variants(text: str) -> list[str]:
 
 
 def variants_of(recipe: Recipe) -> list[str]:
-    """Every variant but those that ``recipe`` has already."""
+    """Every variant that the net can take, but those that ``recipe`` has already."""
 
     def changes(variant: str) -> bool:
-        return any(getattr(recipe, field) != value for field, value in variant_fields(variant, recipe.name).items())
+        try:
+            varied = recipe.varied(variant)
+            if recipe.net in NETS:
+                NETS[recipe.net].refuse(varied)
+        except InputError:
+            return False
+        return varied != recipe
 
     return [name for name in ALL if name == BASE or changes(name)]
 

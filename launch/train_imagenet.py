@@ -12,7 +12,7 @@ from alexnet2012.core import messages
 from alexnet2012.core.command_line import Parser, alike, main
 from alexnet2012.core.errors import InputError
 from alexnet2012.network.reference import NETS
-from alexnet2012.recipe import CLASSES, MIDDLE, RECIPES, VARIANTS, Recipe
+from alexnet2012.recipe import AUGMENTATIONS, CLASSES, MIDDLE, RECIPES, VARIANTS, Recipe
 from alexnet2012.training import Settings
 
 if TYPE_CHECKING:
@@ -26,6 +26,14 @@ def flags() -> Parser:
     add("--net", default="2012", choices=("2012", *NETS), metavar="NET", help=f"or a reference net: {', '.join(NETS)}")
     parser.add_options(Recipe)
     parser.add_options(Settings)
+    add_to_data = parser.groups["data"].add_argument
+    add_to_data(
+        "--image-size", type=int, metavar="N", help="side of what the net reads, pixels (default: the recipe's)"
+    )
+    add_to_data(
+        "--augment", type=augmentations, metavar="NAME[,NAME]",
+        help=f"training images by these alone: {', '.join(AUGMENTATIONS)}; or none (default: the recipe's)",
+    )  # fmt: skip
     add("--lr-scaling", default="none", choices=("none", "linear"), help="linear: --lr times batch size / the recipe's")
     for name, variant in VARIANTS.items():
         if not variant.flag:
@@ -33,7 +41,6 @@ def flags() -> Parser:
     add_variant(
         "--exchange-at", default="conv3", choices=("conv3", "conv4"), help="the convolution that reads both towers"
     )
-    add_variant("--activation", default="relu", choices=("relu", "tanh"), help="(paper §3.1)")
     add_variant(
         "--without", action="append", default=[], choices=MIDDLE,
         help="leave a middle layer out (paper §7); may be given again",
@@ -50,6 +57,13 @@ def flags() -> Parser:
         add_to_run(f"--{name}", action="store_true", help=help)
     parser.set_defaults(recorded={})
     return parser
+
+
+def augmentations(text: str) -> set[str]:
+    names = set(text.split(",")) - {"none"}
+    if unknown := sorted(names - set(AUGMENTATIONS)):
+        raise InputError(f"--augment {','.join(unknown)}: must be of {', '.join(AUGMENTATIONS)}, or none")
+    return names
 
 
 def parsed(words: Sequence[str] | None = None) -> Namespace:
@@ -87,23 +101,16 @@ def variants(given: Namespace) -> tuple[str, ...]:
 
 
 def recipe(given: Namespace) -> Recipe:
-    """The named recipe with the fields that a file replaces, then variants, then numbers that flags replace."""
-    if given.net != "2012":
-        refuse_flags_of_2012(given)
-    elif given.recipe not in RECIPES:
+    """The named recipe with the fields that a file replaces, then variants, then what other flags replace."""
+    if given.net == "2012" and given.recipe not in RECIPES:
         raise InputError(f"--recipe {given.recipe}: must be one of {', '.join(RECIPES)}")
+    if given.net != "2012" and given.recipe != flags().get_default("recipe"):
+        raise InputError(f"--net {given.net}: has no --recipe")
     named = NETS[given.net].recipe() if given.net != "2012" else RECIPES[given.recipe]()
-    return replaced(dataclasses.replace(named, **given.recorded).varied(*variants(given)), given)
-
-
-def refuse_flags_of_2012(given: Namespace) -> None:
-    """Raises InputError for flags that only the 2012 net has."""
-    parser = flags()
-    for name in ("recipe", "width"):
-        if getattr(given, name) != parser.get_default(name):
-            raise InputError(f"--net {given.net}: has no --{name}")
-    if others := [name for name in variants(given) if name not in NETS[given.net].variants]:
-        raise InputError(f"--net {given.net}: has no variant {others[0]}")
+    asked = replaced(dataclasses.replace(named, **given.recorded).varied(*variants(given)), given)
+    if given.net != "2012":
+        NETS[given.net].refuse(asked)
+    return asked
 
 
 def replaced(named: Recipe, given: Namespace) -> Recipe:
@@ -112,8 +119,12 @@ def replaced(named: Recipe, given: Namespace) -> Recipe:
         named = named.with_lr(named.lr * given.batch_size / named.batch_size)
     if given.weight_decay is not None:
         named = dataclasses.replace(named, weight_decay=given.weight_decay, weight_decays=())
-    numbers = {name: getattr(given, name) for name in ("width", "epochs", "batch_size", "warmup_epochs")}
-    return dataclasses.replace(named, **{name: value for name, value in numbers.items() if value is not None})
+    if given.image_size is not None or given.augment is not None:
+        chosen = named.augmentations if given.augment is None else given.augment
+        named = named.with_images(named.crop_size if given.image_size is None else given.image_size, chosen)
+    names = {field.name for field in dataclasses.fields(Recipe) if field.metadata} - {"lr", "weight_decay"}
+    fields = {name: getattr(given, name) for name in names}
+    return dataclasses.replace(named, **{name: value for name, value in fields.items() if value is not None})
 
 
 def settings(given: Namespace) -> Settings:
@@ -123,7 +134,10 @@ def settings(given: Namespace) -> Settings:
     for name in ("schedule", "early_stop", "val_fraction"):
         if asked[name] is None:
             asked[name] = getattr(definition, name)
-    return Settings(recipe=recipe(given), **asked)
+    found = Settings(recipe=recipe(given), **asked)
+    if lost := [name for name in variants(given) if name not in found.variants]:
+        raise InputError(f"{' '.join(flags_of(lost[0]))}: another flag changes the same; leave one of them out")
+    return found
 
 
 def describe_net(asked: Settings) -> None:

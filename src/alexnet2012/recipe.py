@@ -15,7 +15,7 @@ import dataclasses
 import itertools
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,13 +51,17 @@ BOUNDS = (  # least, most, the fields whose numbers lie between
     (-FINITE, FINITE, ("biases", "pixel_offset")),
 )
 OF_LAYERS = ("kernels", "kernel_sizes", "paddings", "neurons", "weight_std", "biases")  # tuples of fixed length
+ACTIVATIONS = ("relu", "tanh", "sigmoid")
+INITS = ("default", "xavier", "he", "normal")
+AUGMENTATIONS = ("flip", "crop", "color")  # P §4.1
+SWITCHES = ("width", "activation", "dropout", "init")  # fields of the net that a reference net may read
 
 
 @dataclass(frozen=True)
 class NetworkRecipe:
     """The net. Tuples over layers run in the order of ``LAYERS``; counts are per tower, before ``width``."""
 
-    net: str = "2012"  # or one of network/reference, which reads none of the fields below but ``towers``
+    net: str = "2012"  # or one of network/reference, which reads none of the fields below but ``SWITCHES``
     towers: int = 2  # P §3.5
     kernels: tuple[int, ...] = (48, 128, 192, 192, 128)  # conv1..conv5, P §3.5
     kernel_sizes: tuple[int, ...] = (11, 5, 3, 3, 3)  # pixels, P §3.5
@@ -68,7 +72,9 @@ class NetworkRecipe:
     width: float = option(1.0, "multiplies kernels and neurons", "recipe", unset="the recipe's")  # ours
     meetings: tuple[str, ...] = ("conv3", "fc6", "fc7", "fc8")  # layers that read both towers, P §3.5
     without: tuple[str, ...] = ()  # middle layers left out; their pools stay, P §7
-    activation: str = "relu"  # "relu" or "tanh", P §3.1
+    activation: str = option(  # P §3.1
+        "relu", "of every layer but the last (paper §3.1)", "variants", choices=ACTIVATIONS, unset="the recipe's"
+    )
     pool_size: int = 3  # pixels, P §3.4
     pool_stride: int = 2  # pixels, P §3.4
     pool_rounds_up: bool = False  # a last window past the edge pools the pixels it has, S; else they stay unread, ours
@@ -84,21 +90,32 @@ class NetworkRecipe:
     in_map_k: float = 1.0  # S layers-145
     in_map_alpha: float = 1e-3  # divided by the window's area, S layer-params-145
     in_map_beta: float = 0.75  # S layer-params-145
-    dropout: float = 0.5  # share of fc6 and fc7 outputs set to zero, no rescaling in training, P §4.2
+    dropout: float = option(  # of fc6 and fc7, no rescaling in training, P §4.2
+        0.5, "share of the neurons that training drops (paper §4.2)", "variants", metavar="P", unset="the recipe's"
+    )
     weight_std: tuple[float, ...] = (0.01,) * 8  # N(0, std), P §5
     biases: tuple[float, ...] = (0, 1, 0, 1, 1, 1, 1, 0)  # P §5
+    init: str = option(  # P §5: N(0, weight_std)
+        "normal", "initial weights of a reference net; default: PyTorch's", "variants",
+        choices=INITS, unset="the recipe's",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built. Raises InputError."""
         for layer, count in zip(LAYERS[:-1], self.kernels + self.neurons, strict=True):
             scaled = count * self.width
-            if abs(scaled - round(scaled)) > 1e-9 or round(scaled) < 1:
+            if self.net == "2012" and (abs(scaled - round(scaled)) > 1e-9 or round(scaled) < 1):
                 raise InputError(
                     f"--width {self.width:g}: {layer} would have {scaled:g} kernels or neurons a tower; "
                     f"choose a width that gives whole numbers (1/16, 0.25, 0.5, 1, ...)"
                 )
-        if self.activation not in ("relu", "tanh"):
-            raise InputError(f"--activation {self.activation}: must be relu or tanh")
+        for name, known in (("activation", ACTIVATIONS), ("init", INITS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"--{name} {getattr(self, name)}: must be one of {', '.join(known)}")
+        if self.net == "2012" and self.init != "normal":
+            raise InputError(
+                f"--init {self.init}: the 2012 net's are normal, wider with --wide-init; name another --net"
+            )
         for name in ("lrn_size", "in_map_size"):
             if getattr(self, name) % 2 == 0:
                 raise InputError(f"{name} {getattr(self, name)}: the window is centred, so its size is odd (P §3.3)")
@@ -201,9 +218,20 @@ class ImageRecipe:
     pixel_scale: tuple[float, ...] = (1.0,)  # every pixel is divided by it
 
     @property
+    def first_offset(self) -> int:
+        """Pixels of the first crop: the offsets lie in the middle of the image, so that one of them is the centre."""
+        return (self.image_size - self.crop_size - self.crop_offsets + 1) // 2
+
+    @property
+    def augmentations(self) -> set[str]:
+        """Those of ``AUGMENTATIONS`` that training has."""
+        has = (self.reflect > 0, self.crop_offsets > 1, self.color_noise > 0)
+        return set(itertools.compress(AUGMENTATIONS, has))
+
+    @property
     def augmented(self) -> bool:
         """Whether training crops or reflects images: a net trained without has one view of a test image."""
-        return self.crop_offsets > 1 or self.reflect > 0
+        return bool(self.augmentations & {"flip", "crop"})
 
     @property
     def uses_statistics(self) -> bool:
@@ -218,7 +246,9 @@ class ImageRecipe:
                 f"crop_size {self.crop_size}: at {self.crop_offsets} offsets does not fit images of {self.image_size}"
             )
         if self.channels == 2 or (self.channels == 1 and self.uses_statistics):
-            raise InputError(f"channels {self.channels}: must be 3, or 1 of a net that uses no statistics")
+            raise InputError(
+                f"channels {self.channels}: must be 3; grey images have no mean image or --augment color here"
+            )
         for name in ("pixel_offset", "pixel_scale"):
             if len(getattr(self, name)) not in (1, self.channels):
                 raise InputError(f"{name} has {len(getattr(self, name))} values, must have 1 or {self.channels}")
@@ -242,12 +272,30 @@ class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
     def described(self) -> dict[str, Any]:
         """The fields by name; of a reference net those alone that it reads."""
         of_net = {field.name for field in dataclasses.fields(NetworkRecipe)} - {"net", "towers"}
-        unread = set() if self.net == "2012" else of_net - {"activation"}
+        unread = set() if self.net == "2012" else of_net - set(SWITCHES)
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in unread}
 
     def with_lr(self, lr: float) -> Recipe:
         """The same recipe at another learning rate; the biases' keeps its ratio to the weights'."""
         return dataclasses.replace(self, lr=lr, bias_lr=self.bias_lr * lr / self.lr)
+
+    def with_images(self, side: int, augmentations: Collection[str]) -> Recipe:
+        """The same recipe reading images of ``side`` pixels with exactly these of ``AUGMENTATIONS``.
+
+        What it has not of its own is the paper's (P §4.1): crops come out of images larger by 8/7, as 256 is than 224.
+        """
+        paper, own, crops = ImageRecipe(), self.augmentations, "crop" in augmentations
+        image_size, offsets = self.image_size, self.crop_offsets if crops else 1
+        if side != self.crop_size or (crops and "crop" not in own):
+            image_size = side * 8 // 7 if crops else side
+            offsets = image_size - side + 1
+        changes: dict[str, Any] = {"crop_size": side, "image_size": image_size, "crop_offsets": offsets}
+        if "flip" not in augmentations or "flip" not in own:
+            changes["reflect"] = paper.reflect if "flip" in augmentations else 0.0
+        if "color" not in augmentations or "color" not in own:
+            changes["color_noise"] = paper.color_noise if "color" in augmentations else 0.0
+            changes["color_noise_divisor"] = paper.color_noise_divisor
+        return dataclasses.replace(self, **changes)
 
     def varied(self, *variants: str) -> Recipe:
         """The same recipe with ``variants`` of the net or its training, keys of ``VARIANTS``.
@@ -299,6 +347,16 @@ def refuse_other_geometry(recipe: Recipe) -> None:
             f"recipe: images of {recipe.crop_size} pixels and {recipe.channels} channels reach fc6 as {side}x{side}, "
             f"not 3 channels as {POOLED_SIZE}x{POOLED_SIZE}"
         )
+
+
+def side_behind(side: int, *windows: tuple[int, int, int]) -> int:
+    """A map's side behind layers of (kernel size, stride, padding), of ``side`` before. Raises InputError for none."""
+    first = side
+    for size, stride, padding in windows:
+        side = (side + 2 * padding - size) // stride + 1
+        if side < 1:
+            raise InputError(f"--image-size {first}: leaves nothing behind a layer of {size}x{size}; give a larger one")
+    return side
 
 
 def pooled_side(side: int, size: int, stride: int, rounds_up: bool) -> int:

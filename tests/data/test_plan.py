@@ -49,6 +49,11 @@ def test_replacements_are_four_independent_draws_of_all_images():
     assert all(stats.binomtest(int(count), IMAGES, 1 / 20).pvalue > LIKELY for count in agreeing)
 
 
+def test_the_one_offset_of_a_recipe_without_crops_is_the_centre():
+    views = TrainingPlan(paper_recipe().with_images(224, {"flip"}), 256, 128, 0, Statistics.none(), 1).augmentations(0)
+    assert set(views.top) == set(views.left) == {16}
+
+
 def test_reflections_follow_the_recipe_and_no_offset():
     views = plan().augmentations(0)
     assert stats.binomtest(int(views.reflect.sum()), IMAGES, 0.5).pvalue > LIKELY

@@ -48,6 +48,17 @@ def test_variants_of_one_and_two_towers_run_on_two_processes(tree: Path, tmp_pat
     assert "6 of 6 runs to do" in here(ABLATE, *words).out
 
 
+def test_a_reference_net_s_variants_are_those_that_it_takes(tree: Path, tmp_path: Path) -> None:
+    words = ("--out", tmp_path / "study", "--seeds", "0", "--data", tree, "--net", "lenet-relu", "--batch-size", "8")
+    ended = here(ABLATE, *words, "--plan")
+    assert (ended.code, ended.err) == (0, "") and "3 of 3 runs to do" in ended.out
+    assert [line.split("study/")[1] for line in ended.out.splitlines()[:3]] == [
+        "base-seed0", "no-dropout-seed0", "tanh-seed0",
+    ]  # fmt: skip
+    refused = here(ABLATE, *words, "--variants", "no-lrn", "--plan")
+    assert refused.code == 2 and "--net lenet-relu: its lrn cannot be changed" in refused.err
+
+
 def test_a_study_from_its_plan_to_its_report(tree: Path, tmp_path: Path) -> None:
     study = tmp_path / "study"
     asked = ("--out", study, "--variants", "base", "--seeds", "1")

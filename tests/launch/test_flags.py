@@ -83,10 +83,34 @@ def test_the_linear_rule_scales_the_rate_with_the_batch() -> None:
 def test_runs_of_different_functions_lie_in_different_directories() -> None:
     changes = [*FLAGS.values(), ("--recipe", "source"), ("--data", "sample"), ("--schedule", "plateau")]
     changes += [("--epochs", "4"), ("--batch-size", "32"), ("--lr", "0.001"), ("--seed", "1"), ("--width", "0.5")]
-    changes += [("--precision", "bf16"), ("--warmup-epochs", "2"), ()]
+    changes += [("--precision", "bf16"), ("--warmup-epochs", "2"), ("--dropout", "0.3"), ("--activation", "sigmoid")]
+    changes += [("--augment", "flip"), ()]
     assert len({asked(*change).directory for change in changes}) == len(changes)
     assert len({str(asked(*change).identity()) for change in changes}) == len(changes)
     assert asked("--workers", "3", "--max-steps", "7", "--placement", "together").directory == asked().directory
+
+
+def test_a_switch_sets_the_field_of_the_old_name() -> None:
+    assert asked("--dropout", "0") == asked("--no-dropout") and asked("--dropout", "0").variants == ("no-dropout",)
+    assert asked("--augment", "flip,crop").recipe == asked("--no-color-noise").recipe
+    assert asked("--augment", "flip,crop,color") == asked()
+
+
+@pytest.mark.parametrize(
+    ("words", "fields"),
+    [
+        ("--augment none", {"crop_offsets": 1, "reflect": 0.0, "color_noise": 0.0, "image_size": 256}),
+        ("--recipe source --augment crop,color", {"crop_offsets": 33, "reflect": 0.0, "color_noise_divisor": 1.1}),
+        ("--net d2l --augment crop", {"crop_size": 224, "image_size": 256, "crop_offsets": 33, "reflect": 0.0}),
+        ("--net lenet --augment flip", {"crop_size": 28, "image_size": 28, "crop_offsets": 1, "reflect": 0.5}),
+        ("--net d2l --image-size 112", {"crop_size": 112, "image_size": 112, "crop_offsets": 1}),
+        ("--net 18pct --augment flip,crop", {"crop_size": 32, "image_size": 36, "crop_offsets": 5}),
+        ("--net torchvision --augment color", {"color_noise": 0.1, "image_size": 224, "crop_offsets": 1}),
+    ],
+)
+def test_augmentations_and_image_sizes(words: str, fields: dict[str, object]) -> None:
+    recipe = asked(*words.split()).recipe
+    assert {name: getattr(recipe, name) for name in fields} == fields
 
 
 AGAIN = [

@@ -22,9 +22,15 @@ LENET = ("--net", "lenet-relu", "--data", "sample", "--loader", "torch", "--work
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (("--net", "d2l", "--no-lrn"), "--net d2l: has no variant no-lrn"),
-        (("--net", "d2l", "--width", "0.5"), "--net d2l: has no --width"),
-        (("--net", "lenet", "--activation", "tanh"), "--net lenet: has no variant tanh"),
+        (("--net", "d2l", "--no-lrn"), "--net d2l: its lrn cannot be changed; it takes --width, --activation"),
+        (("--net", "d2l", "--recipe", "source"), "--net d2l: has no --recipe"),
+        (("--net", "torchvision", "--width", "0.5"), "its width cannot be changed; it takes --activation, --dropout"),
+        (("--net", "19pct", "--dropout", "0.2"), "--net 19pct: its dropout cannot be changed; it takes --activation"),
+        (("--init", "he"), "--init he: the 2012 net's are normal, wider with --wide-init; name another --net"),
+        (("--image-size", "96"), "images of 96 pixels and 3 channels reach fc6 as 2x2"),
+        (("--no-dropout", "--dropout", "0.3"), "--no-dropout: another flag changes the same; leave one of them out"),
+        (("--augment", "zoom"), "--augment zoom: must be of flip, crop, color, or none"),
+        (("--net", "lenet", "--augment", "color"), "grey images have no mean image or --augment color"),
         (("--net", "19pct", "--weight-decay", "-1"), "--weight-decay -1: must be at least 0"),
         (("--net", "vgg"), "invalid choice: 'vgg'"),
         (("--val-fraction", "1.5"), "--val-fraction 1.5: must be above 0 and below 1"),

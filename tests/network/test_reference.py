@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 from torchvision.models import alexnet
 
+from alexnet2012.core.errors import InputError
 from alexnet2012.core.random_streams import Purpose, torch_seed
 from alexnet2012.data.pixels import scaled
-from alexnet2012.network.build import build_net
-from alexnet2012.network.reference import NETS, ReferenceNet
+from alexnet2012.network.build import build_net, parameter_shapes
+from alexnet2012.network.reference import NETS, ReferenceNet, recorded_fields
 from alexnet2012.network.summary import describe
 
 PARAMETERS = {  # kernels x inputs x area + biases
@@ -19,6 +26,8 @@ PARAMETERS = {  # kernels x inputs x area + biases
     "torchvision": 61_100_840 - 990 * 4097,  # the published count, less 990 classes
 }  # fmt: skip
 PARAMETERS["lenet-relu"] = PARAMETERS["lenet"]
+PARAMETERS["d2l-28"] = 32 * 9 + 32 + 64 * 32 * 9 + 64 + 128 * 64 * 49 + 128 + 10 * 128 + 10
+PARAMETERS["one-column"] = PARAMETERS["d2l"] + 96 * 2 * 121 + 4096 * 256 * (36 - 25)  # three channels, 6x6 before fc6
 PARAMETERS |= {  # each layer's in test_cuda_convnet.py
     "conv-local-13pct": 1_116_490, "conv-local-13pct-lrn": 1_116_490, "conv-local-11pct": 2_112_970,
     "19pct": 89_578, "18pct": 89_578,
@@ -97,9 +106,64 @@ def test_masks_follow_from_the_step_and_the_row() -> None:
 
 def test_relu_and_dropout_stand_in_the_place_of_sigmoids() -> None:
     names = [name for name, _ in small("lenet-relu")[0].named_children()]
-    assert [name for name in names if name.startswith(("relu", "dropout"))] == [
-        "relu1", "relu2", "relu6", "dropout6", "relu7", "dropout7",
+    assert [name for name in names if name.startswith(("activation", "dropout"))] == [
+        "activation1", "activation2", "activation6", "dropout6", "activation7", "dropout7",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "change", [{"activation": "tanh"}, {"dropout": 0.25}, {"width": 0.5}, {"init": "he"}, {"lrn": False}], ids=str
+)
+def test_a_net_takes_a_switch_or_refuses_it_by_name(name: str, change: dict[str, Any]) -> None:
+    ((switch, value),) = change.items()
+    recipe = dataclasses.replace(NETS[name].recipe(), **change)
+    with torch.device("meta"):
+        if switch not in NETS[name].takes:
+            with pytest.raises(InputError, match=f"--net {name}: its {switch} cannot be changed; it takes --"):
+                ReferenceNet(recipe)
+            return
+        before, net = ReferenceNet(NETS[name].recipe()), ReferenceNet(recipe)
+    kinds = {type(module) for module in net.children()}
+    if switch == "activation":
+        assert nn.Tanh in kinds and not kinds & {nn.ReLU, nn.Sigmoid}
+    elif switch == "dropout":
+        assert {module.p for module in net.modules() if isinstance(module, nn.Dropout)} == {value}
+    elif switch == "width":
+        assert all(len(half.bias) <= math.ceil(len(whole.bias) / 2) for half, whole in hidden(net, before))
+
+
+def hidden(*nets: ReferenceNet) -> Iterator[tuple[nn.Module, ...]]:
+    """The layers with weights but the last, of all ``nets``."""
+    return zip(*([getattr(net, layer) for layer in net.layers[:-1]] for net in nets), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("init", "deviation"),
+    [("normal", 0.01), ("he", (2 / 400) ** 0.5), ("xavier", (2 / 520) ** 0.5), ("default", (1 / 1200) ** 0.5)],
+)
+def test_initial_weights_by_name(init: str, deviation: float) -> None:
+    fc6 = ReferenceNet(dataclasses.replace(NETS["lenet"].recipe(), init=init)).fc6
+    assert fc6.weight.std().item() == pytest.approx(deviation, rel=0.02)
+    assert bool((fc6.bias == 0).all()) == (init == "normal")
+
+
+@pytest.mark.parametrize(("name", "side", "inputs"), [("d2l", 96, 256), ("lenet", 32, 576), ("one-column", 227, 9216)])
+def test_fc6_reads_what_images_of_another_size_leave(name: str, side: int, inputs: int) -> None:
+    recipe = NETS[name].recipe().with_images(side, ())
+    assert parameter_shapes(recipe, 10)["fc6.weight"][1] == inputs
+    with pytest.raises(InputError, match="--image-size 2: leaves nothing behind a layer of"):
+        parameter_shapes(recipe.with_images(2, ()), 10)
+
+
+def test_records_from_before_the_switches_are_of_the_net_s_own() -> None:
+    """Then the fields were there but not read: LeNet's said ReLU and dropout 0.5."""
+    old = {"net": "lenet", "name": "lenet", "activation": "relu", "dropout": 0.5, "width": 1.0, "lr": 0.2}
+    fields = recorded_fields(old)
+    assert (fields["activation"], fields["dropout"], fields["init"], fields["lr"]) == ("sigmoid", 0.0, "xavier", 0.2)
+    assert recorded_fields({"net": "18pct", "activation": "tanh"})["activation"] == "tanh"
+    today = dataclasses.asdict(dataclasses.replace(NETS["lenet"].recipe(), activation="relu"))
+    assert recorded_fields(today) == today
 
 
 def test_torchvisions_net_is_torchvisions() -> None:

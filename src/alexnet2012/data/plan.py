@@ -116,7 +116,7 @@ class TrainingPlan:
         begin = first // shared * shared
         draws = _uniform(self.seed, epoch, begin, last)
         crops, draws = draws[leaders - begin], draws[first - begin :]
-        top, left = (crops[:, :2].T * self.recipe.crop_offsets).astype(np.int64)
+        top, left = (crops[:, :2].T * self.recipe.crop_offsets).astype(np.int64) + self.recipe.first_offset
         noisy = self.noisy(epoch)
         return Augmentations(
             index=self.images_at(epoch, first, last),

@@ -27,7 +27,8 @@ from alexnet2012.core.random_streams import refuse_other_streams
 from alexnet2012.data import Statistics
 from alexnet2012.evaluation import safetensors_file
 from alexnet2012.network.build import parameter_shapes
-from alexnet2012.recipe import Recipe, fields_of_today
+from alexnet2012.network.reference import recorded_fields
+from alexnet2012.recipe import Recipe
 
 FORMAT = 1
 SAMPLE = Path(__file__).parent / "sample" / "net.safetensors"  # a small net, see the README beside it
@@ -199,7 +200,7 @@ def recipe_in(saved: dict[str, Any]) -> Recipe:
 
     Raises InputError for fields this version does not know, ValueError for a value that its field cannot have.
     """
-    fields = fields_of_today(saved["recipe"])
+    fields = recorded_fields(saved["recipe"])
     if unknown := fields.keys() - HINTS.keys():
         raise InputError(
             f"checkpoint: unknown recipe fields {', '.join(sorted(map(str, unknown)))[:MESSAGE]}; update alexnet2012"

@@ -46,7 +46,7 @@ class Tower(nn.Module):
         self.lrn = LocalResponseNorm(recipe.lrn_size, alpha, recipe.lrn_beta, recipe.lrn_k)
         in_map_alpha = recipe.in_map_alpha / recipe.in_map_size**2
         self.in_map = InMapResponseNorm(recipe.in_map_size, in_map_alpha, recipe.in_map_beta, recipe.in_map_k)
-        self.activation = torch.relu if recipe.activation == "relu" else torch.tanh
+        self.activation = getattr(torch, recipe.activation)
 
     @property
     def device(self) -> torch.device:

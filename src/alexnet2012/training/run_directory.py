@@ -34,7 +34,7 @@ from alexnet2012.core.guarded_files import (
 )
 from alexnet2012.core.random_streams import STREAMS, refuse_other_streams
 from alexnet2012.evaluation.checkpoint import of_type
-from alexnet2012.network.reference import NETS
+from alexnet2012.network.reference import NETS, recorded_fields
 from alexnet2012.recipe import Recipe, fields_of_today
 from alexnet2012.training.settings import Settings
 
@@ -190,7 +190,7 @@ def settings_of_today(identity: dict[str, Any]) -> dict[str, Any]:
     """A run's identity as any version recorded it, with all of today's recipe fields by today's names."""
     fields, others = split_settings(identity)
     defaults = json.loads(json.dumps(dataclasses.asdict(Recipe())))  # with lists for tuples, as in identities
-    return others | {f"recipe.{name}": value for name, value in (defaults | fields_of_today(fields)).items()}
+    return others | {f"recipe.{name}": value for name, value in (defaults | recorded_fields(fields)).items()}
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -205,7 +205,8 @@ def read_config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
     fields, others = split_settings({str(name): value for name, value in found["settings"].items()})
-    fields = {name: checked(file, f"recipe.{name}", value) for name, value in fields_of_today(fields).items()}
+    of_today = recorded_fields if "command" in found else fields_of_today  # a run's own, or one written by hand
+    fields = {name: checked(file, f"recipe.{name}", value) for name, value in of_today(fields).items()}
     defaults = {name: checked(file, name, value) for name, value in others.items()}
     if (net := fields.get("net", "2012")) != "2012":
         defaults |= {"net": net}

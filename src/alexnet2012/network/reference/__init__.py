@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from alexnet2012.core.errors import InputError
 from alexnet2012.core.lazy import Registry, lazily
-from alexnet2012.recipe import Recipe
+from alexnet2012.recipe import SWITCHES, NetworkRecipe, Recipe, fields_of_today
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,13 +25,22 @@ class Definition:
 
     recipe: Callable[[], Recipe]
     layers: Callable[[Recipe, int], Iterator[tuple[str, nn.Module]]]  # of so many classes, by name
-    draw: Callable[[nn.Module], None] | None = None  # initial weights of a module; None: as ``layers`` drew them
     classes: int = 10  # of the data that its authors train it on
     schedule: str = "constant"
     early_stop: int | None = None  # epochs
     val_fraction: float | None = None  # of the training images
     published: Mapping[str, str] = field(default_factory=dict)  # our names of layers -> its publisher's, for exports
-    variants: tuple[str, ...] = ()  # those of ``recipe.VARIANTS`` that it has
+    takes: tuple[str, ...] = ()  # those of ``SWITCHES`` that ``layers`` reads; with "init" its weights are drawn so
+
+    def refuse(self, recipe: Recipe) -> None:
+        """Raises InputError for a recipe that wants of the net what it cannot take."""
+        own = self.recipe()
+        for name in (one.name for one in dataclasses.fields(NetworkRecipe)):
+            if name not in self.takes and getattr(recipe, name) != getattr(own, name):
+                takes = ", ".join(f"--{switch}" for switch in self.takes)
+                raise InputError(
+                    f"--net {recipe.net}: its {name.replace('_', ' ')} cannot be changed; it takes {takes}"
+                )
 
 
 NETS: Registry[Definition] = Registry(
@@ -42,7 +53,19 @@ NETS: Registry[Definition] = Registry(
         "conv-local-13pct": "cuda_convnet:CONV_LOCAL_13PCT",
         "conv-local-13pct-lrn": "cuda_convnet:CONV_LOCAL_13PCT_LRN",
         "conv-local-11pct": "cuda_convnet:CONV_LOCAL_11PCT",
+        "d2l-28": "d2l:D2L_28",
+        "one-column": "torchvision:ONE_COLUMN",
         "19pct": "cuda_convnet:NET_19PCT",
         "18pct": "cuda_convnet:NET_18PCT",
     },
 )
+
+
+def recorded_fields(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """``fields_of_today`` of a run or checkpoint: before there was ``init``, reference nets read no switch but tanh."""
+    fields = fields_of_today(recorded)
+    if isinstance(net := fields.get("net"), str) and net in NETS and "init" not in fields:
+        own = NETS[net].recipe()
+        kept = {"activation"} if fields.get("activation") == "tanh" else set()
+        fields |= {name: getattr(own, name) for name in set(SWITCHES) - kept}
+    return fields

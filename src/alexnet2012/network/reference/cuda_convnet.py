@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from alexnet2012.network.lrn.layer import InMapResponseNorm, LocalResponseNorm
 from alexnet2012.network.reference import Definition
 from alexnet2012.network.reference.d2l import Layers
+from alexnet2012.network.reference.net import ACTIVATIONS
 from alexnet2012.recipe import Recipe, pooled_side
 
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 max_pool = partial(nn.MaxPool2d, 3, 2, ceil_mode=True)
 average_pool = partial(nn.AvgPool2d, 3, 2, ceil_mode=True)  # divides by the pixels that its window covers
 CROPPED = {"crop_size": 24, "crop_offsets": 9, "reflect": 0.5}
@@ -146,16 +146,13 @@ def cifar_recipe(name: str, weight_decays: tuple[float, ...], epochs: int, **oth
     return Recipe(
         name=name, net=name, towers=1, batch_size=128, epochs=epochs, schedule_epochs=epochs, lr=0.001, bias_lr=0.002,
         momentum=0.9, weight_decay=0.004, weight_decays=weight_decays, image_size=32, mean_central=True,
-        color_noise=0.0, **others,  # type: ignore[arg-type]
+        color_noise=0.0, dropout=0.0, **others,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
-CONV_LOCAL_13PCT = Definition(recipe_13pct, local_net, schedule="steps")
-CONV_LOCAL_13PCT_LRN = Definition(
-    partial(recipe_13pct, "conv-local-13pct-lrn"), partial(local_net, lrn_size=5), schedule="steps"
-)
-CONV_LOCAL_11PCT = Definition(
-    recipe_11pct, partial(local_net, lrn_size=9, lrn_after_pool1=True, local3=64), schedule="steps"
-)
-NET_19PCT = Definition(recipe_19pct, four_layers, variants=("tanh",))
-NET_18PCT = Definition(recipe_18pct, partial(four_layers, in_map_norm=True), schedule="steps", variants=("tanh",))
+cuda_convnet = partial(Definition, schedule="steps", takes=("activation",))
+CONV_LOCAL_13PCT = cuda_convnet(recipe_13pct, local_net)
+CONV_LOCAL_13PCT_LRN = cuda_convnet(partial(recipe_13pct, "conv-local-13pct-lrn"), partial(local_net, lrn_size=5))
+CONV_LOCAL_11PCT = cuda_convnet(recipe_11pct, partial(local_net, lrn_size=9, lrn_after_pool1=True, local3=64))
+NET_19PCT = cuda_convnet(recipe_19pct, four_layers, schedule="constant")
+NET_18PCT = cuda_convnet(recipe_18pct, partial(four_layers, in_map_norm=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from alexnet2012.core.random_streams import Purpose, torch_seed
 from alexnet2012.network.dropout import DropoutKey, dropout_mask
 from alexnet2012.network.reference import NETS
 from alexnet2012.recipe import Recipe
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
 
 class ReferenceNet(nn.Module):
@@ -24,12 +27,13 @@ class ReferenceNet(nn.Module):
         self.recipe, self.classes, self.seed = recipe, classes, seed
         self.passes = 0  # training passes so far, as in AlexNet
         definition = NETS[recipe.net]
+        definition.refuse(recipe)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(Purpose.REFERENCE_WEIGHTS, seed))
             for name, module in definition.layers(recipe, classes):
                 self.add_module(name, module)
-            if definition.draw:
-                self.apply(definition.draw)
+            if "init" in definition.takes:
+                self.apply(partial(initialize, init=recipe.init))
         named = self.named_children()
         self.layers = tuple(name for name, module in named if any(True for _ in module.parameters()))
 
@@ -61,6 +65,19 @@ class ReferenceNet(nn.Module):
             layer = name if name in self.layers else layer
             features[layer] = x
         return (x, features) if return_features else x
+
+
+def initialize(module: nn.Module, init: str) -> None:
+    """Draw the weights of a layer. Biases stay as PyTorch draws them, except with ``normal``, which is the paper's."""
+    if not isinstance(module, nn.Conv2d | nn.Linear) or init == "default":
+        return
+    if init == "xavier":
+        nn.init.xavier_uniform_(module.weight)
+    elif init == "he":
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    else:
+        nn.init.normal_(module.weight, std=Recipe.weight_std[0])
+        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
 
 def drop(x: Tensor, key: DropoutKey | None, layer: str, share: float) -> Tensor:

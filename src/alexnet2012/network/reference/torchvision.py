@@ -8,11 +8,14 @@ at 224 pixels of -1..1, batches of 64, SGD 0.01 with momentum 0.9, learning rate
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
-from alexnet2012.network.reference import Definition
+from alexnet2012.network.reference import Definition, d2l
 from alexnet2012.network.reference.d2l import Layers
-from alexnet2012.recipe import Recipe
+from alexnet2012.network.reference.net import ACTIVATIONS
+from alexnet2012.recipe import SWITCHES, Recipe
 
 PUBLISHED = {  # our names of the layers with weights, in order, and torchvision's
     **{"conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8"},
@@ -20,13 +23,13 @@ PUBLISHED = {  # our names of the layers with weights, in order, and torchvision
 }
 
 
-def recipe() -> Recipe:
+def recipe(net: str = "torchvision") -> Recipe:
     """50 epochs at most (ours): early stopping is to end it. ReduceLROnPlateau's patience of 3 drops at the fourth."""
     return Recipe(
-        name="torchvision", net="torchvision", towers=1, optimizer="sgd", batch_size=64, epochs=50, lr=0.01,
+        name=net, net=net, towers=1, optimizer="sgd", batch_size=64, epochs=50, lr=0.01,
         bias_lr=0.01, momentum=0.9, weight_decay=0.0, drop_factor=2.0, plateau_drops=50, plateau_patience=4,
         image_size=224, crop_size=224, crop_offsets=1, reflect=0.0, color_noise=0.0, mean_subtracted=False,
-        pixel_offset=(127.5,), pixel_scale=(127.5,),
+        pixel_offset=(127.5,), pixel_scale=(127.5,), init="default",
     )  # fmt: skip
 
 
@@ -34,15 +37,17 @@ def layers(recipe: Recipe, classes: int) -> Layers:
     """torchvision's modules in order, weights drawn as there, its convolutions and matrices named as ours."""
     import torchvision  # only here: it takes a second
 
-    net = torchvision.models.alexnet(num_classes=classes)
+    net = torchvision.models.alexnet(num_classes=classes, dropout=recipe.dropout)
     names = iter(PUBLISHED)
     for place, module in enumerate([*net.features, net.avgpool, nn.Flatten(), *net.classifier]):
         if isinstance(module, nn.Conv2d | nn.Linear):
             yield next(names), module
+        elif isinstance(module, nn.ReLU):
+            yield f"activation{place}", ACTIVATIONS[recipe.activation]()
         else:
             yield f"{type(module).__name__.lower()}{place}", module
 
 
-TORCHVISION = Definition(
-    recipe, layers, classes=1000, published=PUBLISHED, schedule="plateau", early_stop=7, val_fraction=0.2
-)
+of_2024 = partial(Definition, schedule="plateau", early_stop=7, val_fraction=0.2)
+TORCHVISION = of_2024(recipe, layers, classes=1000, published=PUBLISHED, takes=("activation", "dropout", "init"))
+ONE_COLUMN = of_2024(partial(recipe, "one-column"), partial(d2l.layers, padding=2), takes=SWITCHES)

@@ -21,9 +21,9 @@ from alexnet2012.core.threads import cores
 from alexnet2012.data import open_dataset, steps_per_epoch
 from alexnet2012.distributed.collectives import rank_slice
 from alexnet2012.distributed.layout import devices_of_one_process
-from alexnet2012.network import AlexNet
+from alexnet2012.network.build import build_net
 from alexnet2012.network.summary import describe
-from alexnet2012.recipe import Recipe
+from alexnet2012.recipe import CLASSES, Recipe
 from alexnet2012.reporting.ablation.study import CROPS, Planned
 
 Command = Sequence[str]
@@ -133,8 +133,8 @@ def multiply_adds(recipe: Recipe) -> int:
 def speed(recipe: Recipe, threads: int) -> float:
     """Multiply-adds a second in a training step of ``recipe``'s net, here, on so many CPU threads."""
     torch.set_num_threads(threads)
-    images = torch.zeros(min(recipe.batch_size, TIMED_IMAGES), 3, recipe.crop_size, recipe.crop_size)
-    net = AlexNet(recipe).place(devices_of_one_process(recipe.towers))
+    size = min(recipe.batch_size, TIMED_IMAGES), recipe.channels, recipe.crop_size, recipe.crop_size
+    images, net = torch.zeros(size), build_net(recipe, CLASSES).place(devices_of_one_process(recipe.towers))
     for _ in range(2):  # the first warms up
         started = time.perf_counter()
         loss = net(images, step=0).sum()
