@@ -28,11 +28,17 @@ def flags() -> Parser:
         "Print a net's layers, parameters, operations, memory and bytes moved, and the least time for them."
     )
     add = parser.add_argument
-    add("--net", default="2012", choices=("2012", *NETS))
-    add("--batch-size", type=batch_sizes, default="128", metavar="B[,B...]")
+    add("--net", default="2012", choices=("2012", *NETS), metavar="NET", help=f"or a reference net: {', '.join(NETS)}")
+    add(
+        "--batch-size",
+        type=batch_sizes,
+        default="128",
+        metavar="B[,B...]",
+        help="images at a time, in one or more sizes",
+    )
     add("--classes", type=int, help="(default: 1000, or 10 for nets that are taught with ten)")
     add("--tflops", type=float, help="peak of a device of yours; needs --gbps (default: GTX 580, A100 and H100)")
-    add("--gbps", type=float, help="its memory's GB/s")
+    add("--gbps", type=float, help="its memory's bandwidth in GB/s")
     add("--figure", type=output_file, metavar="FILE", help="draw the roofline (PNG)")
     add("--measure", action="store_true", help="also train on synthetic images here: images/s and peak memory")
     return parser
