@@ -145,7 +145,7 @@ def test_a_lost_store_is_reported(ranks: list[Heartbeat], exits: list[int], caps
     ranks[1].store.broken = True  # type: ignore[attr-defined]
     wait_for(lambda: exits)
     said = capsys.readouterr().err
-    assert said.startswith("error: rank 0, or torchrun on its node, stopped answering: it keeps what")
+    assert said.startswith("error: rank 0, or torchrun on its node, stopped answering: it holds the store")
     assert "rank 1 was in step 9 (validation)" in said
 
 
@@ -164,7 +164,7 @@ def test_beats_lose_no_operation_between_two_threads(exits: list[int]) -> None:
     finally:
         sys.setswitchinterval(interval)
     heartbeat.send()
-    beat = heartbeat.heard(0)
+    (beat,) = heartbeat.beats()
     assert (beat.operations, beat.number) == (count, count + 2)
 
 

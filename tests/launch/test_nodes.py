@@ -69,7 +69,7 @@ def test_a_rank_that_finds_no_other_says_so(rank: int, monkeypatch: pytest.Monke
     port = free_port()
     for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "WORLD_SIZE": 2}.items():
         monkeypatch.setenv(name, str(value))
-    with pytest.raises(LostRank, match=f"rank {rank} waited 0.5 s for the other ranks to meet at 127.0.0.1:{port}"):
+    with pytest.raises(LostRank, match=f"rank {rank} waited 0.5 s for the other ranks at 127.0.0.1:{port}"):
         shared_store(rank, 2, 0.5)
 
 

@@ -1,4 +1,4 @@
-"""Which processes there are, what each holds, and what they decide together."""
+"""Processes: the layout of a run, collectives on its ranks, and the detection of lost ranks."""
 
 from alexnet2012.core.lazy import lazily
 

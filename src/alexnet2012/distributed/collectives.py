@@ -1,4 +1,4 @@
-"""Collectives on the ranks of a layout: decide on rank 0, fail together, reduce, gather."""
+"""Collectives on the ranks of a layout: broadcast from rank 0, raise together, reduce, gather."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def broadcast_from_main(layout: Layout, decide: Callable[[], T]) -> T:
-    """What ``decide`` returns on rank 0, on every rank; its Failure is raised on every rank and printed by rank 0."""
+    """Call ``decide`` on rank 0; every rank returns its result or raises its Failure, which rank 0 prints."""
     if layout.processes == 1:
         return decide()
     answer: list[Any] = [None]
@@ -35,7 +35,7 @@ def broadcast_from_main(layout: Layout, decide: Callable[[], T]) -> T:
 
 
 def raise_together(layout: Layout, failure: InputError | None) -> None:
-    """Raises InputError on every rank when one of them brings a ``failure``; all ranks call this together."""
+    """Raises InputError on every rank if any rank passes a ``failure``; all ranks must call this."""
     if not reduce(layout, torch.tensor([float(failure is not None)])).item():
         return
     reasons = gather(layout, failure and str(failure))
@@ -43,7 +43,7 @@ def raise_together(layout: Layout, failure: InputError | None) -> None:
 
 
 def gather(layout: Layout, own: T) -> list[T]:
-    """What each rank brings, in the order of ranks, on every rank."""
+    """The objects of all ranks, in the order of ranks, on every rank."""
     everyone = [own] * layout.processes
     if layout.processes > 1:
         with layout.waiting():
@@ -52,7 +52,7 @@ def gather(layout: Layout, own: T) -> list[T]:
 
 
 def reduce(layout: Layout, values: Tensor, over: str = "all", largest: bool = False) -> Tensor:
-    """The sum of ``values``, or their maximum, over a group's ranks: "all", "replicas" or "pair"."""
+    """The sum or maximum of ``values`` over the ranks of a group: "all", "replicas" or "pair"."""
     values = values.cpu() if layout.backend == "gloo" else values
     if (over == "all" and layout.processes > 1) or over in layout.groups:
         with layout.waiting():
@@ -61,15 +61,15 @@ def reduce(layout: Layout, values: Tensor, over: str = "all", largest: bool = Fa
 
 
 def rank_slice(total: int, part: int, parts: int) -> slice:
-    """Rows of ``total`` that are ``part``'s: parts are neighbours in order, their sizes differ by one at most."""
+    """The rows of ``part`` when ``total`` rows are split into ``parts``, contiguous and of nearly equal sizes."""
     return slice(total * part // parts, total * (part + 1) // parts)
 
 
 class PendingRows:
-    """Rows of one batch on their way between the two ranks of a pair, each of which decoded a half."""
+    """An asynchronous gather of the rows of a batch, half of which each rank of a pair has decoded."""
 
     def __init__(self, layout: Layout, rows: Tensor, total: int) -> None:
-        """``rows`` (n, ...): this rank's ``rank_slice`` of ``total`` rows of the global batch."""
+        """``rows`` (n, ...) is this rank's ``rank_slice`` of the ``total`` rows of the global batch."""
         self.rows, self.work, self.waiting = rows, None, layout.waiting
         if layout.split:
             first = layout.replica * 2
@@ -81,7 +81,7 @@ class PendingRows:
             self.work = dist.all_gather(self.parts, padded, group=layout.groups["images"], async_op=True)
 
     def wait(self) -> Tensor:
-        """The pair's rows in the order of the batch; without a pair this process's own."""
+        """The pair's rows in the order of the batch; without a pair, this process's own."""
         if self.work is None:
             return self.rows
         with self.waiting():
@@ -90,9 +90,9 @@ class PendingRows:
 
 
 class PendingMean:
-    """A few numbers averaged over all ranks, on their way to the host.
+    """The mean over all ranks of a few numbers, copied to the host asynchronously.
 
-    With NCCL nobody waits for them before ``read``; with gloo, or one process, they are on the host at once.
+    With NCCL nothing waits for it before ``read``; with gloo, or in one process, it is on the host at once.
     """
 
     def __init__(self, layout: Layout, values: Tensor) -> None:
@@ -106,28 +106,27 @@ class PendingMean:
             self.arrived.record()
 
     def read(self) -> list[float]:
-        """The means; waits for their arrival."""
+        """Wait for the means, and return them."""
         if self.arrived is not None:
             self.arrived.synchronize()
         return self.on_host.tolist()
 
 
 def collect(layout: Layout, mine: dict[K, Tensor]) -> dict[K, Tensor]:
-    """Rank 0 gets copies of the float32 tensors of both towers by name, on the CPU; the others nothing of use."""
+    """Copies on the CPU, by name, of the float32 tensors of both towers, on rank 0; nothing of use on other ranks."""
     shapes = gather(layout, {name: tensor.shape for name, tensor in mine.items()})
     if layout.replica > 0:
         return {}
     held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in mine.items()}
     if not layout.split:
         return held
-    pair = layout.groups["pair"]
+    device = layout.devices[0] if layout.backend == "nccl" else torch.device("cpu")
     with layout.waiting():
         for name, shape in shapes[1].items():
             if layout.is_main:
-                arriving = torch.empty(shape, device=layout.devices[0] if layout.backend == "nccl" else "cpu")
-                dist.recv(arriving, group=pair, group_src=1)
-                held[name] = arriving.cpu()
+                received = torch.empty(shape, device=device)
+                dist.recv(received, group=layout.groups["pair"], group_src=1)
+                held[name] = received.cpu()
             else:
-                tensor = mine[name].detach().contiguous()
-                dist.send(tensor if layout.backend == "nccl" else tensor.cpu(), group=pair, group_dst=0)
+                dist.send(mine[name].detach().contiguous().to(device), group=layout.groups["pair"], group_dst=0)
     return held

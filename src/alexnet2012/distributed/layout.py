@@ -1,12 +1,11 @@
 """The layout of a run: which process holds which tower, replica and devices.
 
-Only this room and ``network/exchange.py`` use torch.distributed. Everything works without torchrun too: one process
-is a layout like the others, with nothing to communicate.
+Only this package and ``network/exchange.py`` use torch.distributed. A process without torchrun is a layout too, with
+nothing to communicate.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import secrets
 import signal
@@ -18,7 +17,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
+from torch.autograd.graph import register_multi_grad_hook
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,19 +27,19 @@ from alexnet2012.core.threads import default_threads
 from alexnet2012.distributed import TIMEOUT
 from alexnet2012.distributed.heartbeat import Heartbeat, LostRank, die_with_parent
 
-NO_TIMEOUT = timedelta(days=365)  # of torch's own, which do not know who works and who is lost
+NO_TIMEOUT = timedelta(days=365)  # for torch, which cannot tell a busy rank from a lost one
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which towers, which replica and which devices are this process's."""
+    """The towers, replica and devices of this process."""
 
     rank: int = 0
     processes: int = 1
-    placement: str = "together"  # "split": a tower a process; "together": both in each
-    devices: tuple[torch.device, ...] = (torch.device("cpu"),)  # one a tower held, or one for all
+    placement: str = "together"  # "split": one tower per process; "together": both in each
+    devices: tuple[torch.device, ...] = (torch.device("cpu"),)  # one per tower held, or one for all
     backend: str = "none"
-    threads: int = 1  # of the CPU, in this process
+    threads: int = 1  # CPU threads of this process
     groups: dict[str, dist.ProcessGroup] = field(default_factory=dict, compare=False)
     heartbeat: Heartbeat | None = None
 
@@ -49,7 +49,7 @@ class Layout:
 
     @property
     def tower(self) -> int:
-        """The tower of a process that holds one; 0 where it holds both."""
+        """The tower held by this process; 0 if it holds both."""
         return self.rank % 2 if self.split else 0
 
     @property
@@ -62,47 +62,44 @@ class Layout:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process prints, writes and decides."""
+        """Whether this process is the one that prints, writes files and makes decisions."""
         return self.rank == 0
 
     def begin(self, operation: str, step: int | None = None) -> None:
-        """Say that ``operation``, which all ranks do together, begins.
+        """Record that ``operation``, which all ranks do together, begins.
 
-        With NCCL all of it is timed as a collective: the host cannot tell one from a device's own work.
+        With NCCL all of it is timed as a collective: the host cannot tell waiting from work on the device.
         """
         if self.heartbeat:
             self.heartbeat.begin(operation, step, waits=self.backend == "nccl")
 
     def waiting(self, operation: str | None = None) -> AbstractContextManager[None]:
-        """Time what is inside, where this process waits for others, as a collective."""
+        """Time the block, in which this process waits for others, as a collective."""
         return self.heartbeat.waiting(operation) if self.heartbeat else nullcontext()
 
     def working(self) -> AbstractContextManager[None]:
-        """Time nothing of what is inside, which this process does alone."""
+        """Do not time the block, in which this process works alone."""
         return self.heartbeat.working() if self.heartbeat else nullcontext()
 
     def replicate(self, net: nn.Module) -> nn.Module:
-        """``net`` with its gradients averaged over the replicas, bucket by bucket while backward runs.
+        """Wrap ``net`` to average its gradients over the replicas, bucket by bucket during the backward pass.
 
-        From a backward pass's last gradient on this process waits for the other replicas, until it begins something.
+        After the last gradient of a backward pass this process waits for the other replicas.
         """
         if self.replicas == 1:
             return net
-        weights = list(net.parameters())
-        gradients = itertools.count(1)
-
-        def count(weight: Tensor) -> None:
-            if next(gradients) % len(weights) == 0 and self.heartbeat:
-                self.heartbeat.begin("gradients of the replicas", waits=True)
-
-        for weight in weights:
-            weight.register_post_accumulate_grad_hook(count)
+        if heartbeat := self.heartbeat:
+            register_multi_grad_hook(
+                list(net.parameters()), lambda gradients: heartbeat.begin("gradients of the replicas", waits=True)
+            )
         with self.waiting():
             return DistributedDataParallel(net, process_group=self.groups["replicas"], gradient_as_bucket_view=True)
 
     def describe(self, towers: int) -> str:
-        """One line for the start of a run of a net of as many ``towers``."""
-        where = "a tower a process" if self.split else f"{'both towers' if towers == 2 else 'the net'} in each process"
+        """One line that describes the layout of a net of ``towers``, for the start of a run."""
+        where = (
+            "one tower per process" if self.split else f"{'both towers' if towers == 2 else 'the net'} in each process"
+        )
         devices = " and ".join(dict.fromkeys(map(str, self.devices)))
         processes = f"{self.processes} process{'es' * (self.processes > 1)}"
         return f"{processes}, {where}, {self.replicas} replica{'s' * (self.replicas > 1)}, on {devices}" + (
@@ -118,14 +115,14 @@ def open_layout(
     pairs_across_nodes: bool = False,
     threads: int | None = None,
 ) -> Iterator[Layout]:
-    """The layout torchrun's environment asks for, its process groups open inside the ``with``.
+    """Open the layout given by torchrun's environment, with its process groups.
 
-    One process holds both towers: on cuda:0 and cuda:1 if there are two, on one device otherwise. NCCL is the
-    backend if and only if each rank of the node has a GPU of its own, gloo otherwise. ``placement`` is by default
-    ``default_placement``; ``threads`` of the CPU are this process's, by default ``default_threads``.
+    A single process holds both towers, on cuda:0 and cuda:1 if there are two GPUs, else on one device. The backend is
+    NCCL if and only if each rank of the node has its own GPU, else gloo. ``placement`` defaults to
+    ``default_placement``, ``threads``, the CPU threads of this process, to ``default_threads``.
 
-    Raises InputError for an odd number of processes with a tower each, LostRank, where it can still be raised, when a
-    rank does not come to a collective in which others have waited for ``timeout`` seconds.
+    Raises InputError for an odd number of processes that hold a tower each; LostRank, where it can still be raised, if
+    others have waited for a rank in a collective for ``timeout`` seconds.
     """
     processes, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
@@ -139,8 +136,11 @@ def open_layout(
         return
     placement = placement or default_placement(towers)
     check_pairs(placement, processes, 2 if pairs_across_nodes else local_processes, towers, rank)
-    device = device_of_rank(int(os.environ.get("LOCAL_RANK", rank)))
-    backend = "nccl" if torch.cuda.device_count() >= local_processes else "gloo"
+    device, gpus = torch.device("cpu"), torch.cuda.device_count()
+    if gpus:  # shared if there are fewer than ranks
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)) % gpus)
+        torch.cuda.set_device(device)
+    backend = "nccl" if gpus >= local_processes else "gloo"
     with connected(backend, rank, processes, timeout) as heartbeat:
         with heartbeat.waiting("opening the process groups"):
             groups = open_groups(placement, processes, backend)
@@ -149,12 +149,12 @@ def open_layout(
 
 @contextmanager
 def connected(backend: str, rank: int, processes: int, timeout: float) -> Iterator[Heartbeat]:
-    """The default process group, with a heartbeat; ranks that fail alike leave together.
+    """Open the default process group and a heartbeat. Ranks that all raise the same failure leave together.
 
-    The heartbeat alone ends a wait: it knows which rank is lost, and which only works for longer than ``timeout``.
+    Only the heartbeat times out: it distinguishes a lost rank from one that works for longer than ``timeout``.
     """
-    store = shared_store(rank, processes, max(timeout, TIMEOUT))  # others still start: that is no collective
-    heartbeat = Heartbeat(store.clone(), rank, processes, timeout)  # one that no wait of the other's keeps busy
+    store = shared_store(rank, processes, max(timeout, TIMEOUT))  # other ranks may still be starting
+    heartbeat = Heartbeat(store.clone(), rank, processes, timeout)  # its own connection, which no other call blocks
     try:
         with naming_lost_ranks(heartbeat):
             with heartbeat.waiting("opening the process groups"):
@@ -168,7 +168,7 @@ def connected(backend: str, rank: int, processes: int, timeout: float) -> Iterat
                 dist.barrier()
             yield heartbeat
             with heartbeat.waiting("the end"):
-                dist.barrier()  # a store kept by the first to leave is still there for the others
+                dist.barrier()  # the rank that serves the store must not leave before the others
     except Failure as failure:
         if failure.raised_by_all:
             with suppress(RuntimeError), heartbeat.waiting("the end"):
@@ -183,24 +183,24 @@ def connected(backend: str, rank: int, processes: int, timeout: float) -> Iterat
 
 
 def shared_store(rank: int, processes: int, timeout: float) -> dist.Store:
-    """The store that the ranks of this attempt share. Raises LostRank for one not there after ``timeout`` seconds."""
+    """The key-value store of the ranks of this attempt. Raises LostRank if one is missing after ``timeout`` seconds."""
     try:
         shared, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
         return fresh_prefix(shared, rank, processes, timeout)
     except dist.DistError as error:
         place = ":".join(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise LostRank(
-            f"rank {rank} waited {timeout:g} s for the other ranks to meet at {place}: are all nodes started, "
-            "and does the network let them reach it?"
+            f"rank {rank} waited {timeout:g} s for the other ranks at {place}: check that all nodes are started, and "
+            "that the network lets them reach it"
         ) from error
 
 
 def fresh_prefix(store: dist.Store, rank: int, processes: int, timeout: float) -> dist.Store:
-    """A part of torchrun's store that no earlier attempt of the run has written to: gloo would use its addresses.
+    """Prefix torchrun's store with a key of this attempt: gloo would use the addresses left by an earlier one.
 
-    Restarted agents count attempts differently, so the processes of this one find each other: rank 0 makes an offer,
-    the others answer it with a number of their own, and know by having it confirmed that the offer is not an old one.
-    Raises DistError when a rank has not come after ``timeout`` seconds.
+    Restarted agents count attempts differently, so the processes agree on a key: rank 0 offers one, the others answer
+    with a token of their own, and a confirmed token proves that the offer is not an old one. Raises DistError if a rank
+    is missing after ``timeout`` seconds.
     """
     own, deadline = secrets.token_hex(8), time.monotonic() + timeout
     if rank == 0:
@@ -220,33 +220,19 @@ def fresh_prefix(store: dist.Store, rank: int, processes: int, timeout: float) -
 
 @contextmanager
 def naming_lost_ranks(heartbeat: Heartbeat | None) -> Iterator[None]:
-    """Turn a collective's error into a LostRank that says which rank went away."""
+    """Turn a collective's error into a LostRank that names the lost rank."""
     try:
         yield
     except RuntimeError as error:
-        if heartbeat is None or not is_lost_peer(error):
+        if heartbeat is None or not (isinstance(error, dist.DistError) or "gloo" in str(error)):  # gloo's have no class
             raise
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's; this process ends by itself
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it, but this process exits by itself
         raise heartbeat.lost() from error
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether CUDA may round the factors of float32 products to TF32's 10 bits; torch lets convolutions do so."""
+    """Let CUDA round the factors of float32 products to TF32's 10 bits, or not; torch lets convolutions by default."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
-
-
-def device_of_rank(local_rank: int) -> torch.device:
-    """This rank's GPU, shared where there are fewer GPUs than ranks; the CPU where there is none."""
-    gpus = torch.cuda.device_count()
-    if not gpus:
-        return torch.device("cpu")
-    torch.cuda.set_device(local_rank % gpus)
-    return torch.device("cuda", local_rank % gpus)
-
-
-def is_lost_peer(error: RuntimeError) -> bool:
-    """Whether a collective failed because a peer went away; gloo raises plain RuntimeErrors."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def devices_of_one_process(towers: int) -> tuple[torch.device, ...]:
@@ -255,15 +241,15 @@ def devices_of_one_process(towers: int) -> tuple[torch.device, ...]:
 
 
 def default_placement(towers: int) -> str:
-    """A tower a process; a net of one tower whole in each."""
+    """One tower per process; a net of one tower is whole in each."""
     return "together" if towers == 1 else "split"
 
 
 def check_pairs(placement: str, processes: int, local_processes: int, towers: int, rank: int) -> None:
-    """Raises InputError, on every rank, where towers cannot be paired."""
+    """Raises InputError, on every rank, if the towers cannot be paired."""
     error = None
     if placement == "split" and towers == 1:
-        error = InputError("--placement split: this net has one tower, not one a process; leave the flag out")
+        error = InputError("--placement split: this net has one tower only; leave the flag out")
     elif placement == "split" and processes % 2:
         error = InputError(
             f"--nproc-per-node: {processes} processes cannot hold a tower each in pairs; "
@@ -271,18 +257,18 @@ def check_pairs(placement: str, processes: int, local_processes: int, towers: in
         )
     elif placement == "split" and local_processes % 2:
         error = InputError(
-            f"--nproc-per-node: {local_processes} processes a node put the towers of a pair on two nodes; "
-            "start an even number a node, or add --pairs-across-nodes"
+            f"--nproc-per-node: {local_processes} processes per node put the towers of a pair on two nodes; "
+            "start an even number per node, or add --pairs-across-nodes"
         )
     if error:
         raise error.on_all_ranks(reports=rank == 0)
 
 
 def open_groups(placement: str, processes: int, backend: str) -> dict[str, dist.ProcessGroup]:
-    """The groups of this rank. Every rank opens all of them in the same order, as torch.distributed asks.
+    """The process groups of this rank. torch.distributed requires every rank to open all groups in the same order.
 
-    ``pair`` carries the network's activations, ``images`` the pair's image gather (a group of its own, so that
-    looking ahead cannot tangle with the exchange), ``replicas`` the gradients of the ranks that hold the same tower.
+    ``pair`` carries the network's activations, ``images`` the images of a pair (a separate group, because they are
+    gathered ahead of time), ``replicas`` the gradients of the ranks that hold the same tower.
     """
     step = 2 if placement == "split" else 1
     ranks = range(processes)
