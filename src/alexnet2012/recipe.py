@@ -44,6 +44,7 @@ BOUNDS = (  # least, most, the fields whose numbers lie between
     (ABOVE_0, FINITE, ("lr", "lrn_k", "in_map_k", "drop_factor", "color_noise_divisor", "pixel_scale")),
     (0, FINITE, ("lrn_alpha", "lrn_beta", "in_map_alpha", "in_map_beta", "weight_std", "bias_lr", "color_noise")),
     (0, FINITE, ("weight_decay", "weight_decays", "warmup_epochs", "first_epoch", "subset_epochs", "plateau_drops")),
+    (0, FINITE, ("min_lr", "min_delta")),
     (0, FINITE, ("drop_epochs", "conv1_drop_epochs", "conv1_frozen_epoch", "color_noise_end")),
     (0, BELOW_1, ("dropout", "momentum")),
     (0, 1, ("reflect",)),
@@ -51,6 +52,7 @@ BOUNDS = (  # least, most, the fields whose numbers lie between
     (-FINITE, FINITE, ("biases", "pixel_offset")),
 )
 OF_LAYERS = ("kernels", "kernel_sizes", "paddings", "neurons", "weight_std", "biases")  # tuples of fixed length
+MONITORS = ("error", "loss")
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
 INITS = ("default", "xavier", "he", "normal")
 AUGMENTATIONS = ("flip", "crop", "color")  # P §4.1
@@ -187,7 +189,16 @@ class OptimizationRecipe:
     conv1_drop_epochs: tuple[int, ...] = ()  # further drops of conv1 alone
     conv1_frozen_epoch: int | None = None  # from here conv1 is not updated, its velocity untouched
     plateau_drops: int = 3  # P §5
-    plateau_patience: int = 5  # epochs without a better validation error before a drop, ours (P §5 gives none)
+    plateau_patience: int = 5  # epochs without a better ``monitor`` before a drop, ours (P §5 gives none)
+    min_lr: float = option(0.0, "that drops end at; 2012 had none", "recipe", unset="the recipe's")  # ours
+    monitor: str = option(  # P §5
+        "error", "of the validation images: decides on drops of a plateau, best.pt and --early-stop", "recipe",
+        choices=MONITORS, unset="the recipe's",
+    )  # fmt: skip
+    min_delta: float = option(  # ours
+        0.0, "smallest improvement that a plateau and --early-stop count, percent or nats", "recipe",
+        unset="the recipe's",
+    )  # fmt: skip
     new_order: bool = True  # of the images in each epoch, ours; S: one order for all epochs
     short_batch: bool = False  # whether the images that an epoch has left over make a batch of their own, ours; S: yes
     subset: float = 1.0  # share of the training images, drawn by the seed, that ...
@@ -197,6 +208,10 @@ class OptimizationRecipe:
     def __post_init__(self) -> None:
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"--warmup-epochs {self.warmup_epochs:g}: must be below the {self.epochs} epochs")
+        if self.min_lr > self.lr:
+            raise InputError(f"--min-lr {self.min_lr:g}: must not be above --lr {self.lr:g}")
+        if self.monitor not in MONITORS:
+            raise InputError(f"--monitor {self.monitor}: must be one of {', '.join(MONITORS)}")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -107,9 +108,26 @@ def test_early_stopping_ends_a_run_for_good(tree: Path, tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     epochs = [row["epoch"] for row in rows(tmp_path / "run") if "val_top1_error" in row]
     assert epochs == [1, 2, 3]
-    assert "done" in ended.out.splitlines()[-1]
+    lines = ended.out.splitlines()
+    assert [line.rpartition("; ")[2] for line in lines if line.startswith("epoch ")][1:] == [
+        "no better error for 1 of 2 epochs", "no better error for 2 of 2 epochs",
+    ]  # fmt: skip
+    assert re.fullmatch(r"loss \d\.\d{3}, train acc [01]\.\d{3}, val acc [01]\.\d{3}, \d+\.\d examples/sec", lines[-2])
+    assert lines[-1].startswith("done") and lines[-1].endswith("no better validation error for 2 epochs")
     again = here(TRAIN, *words, "--out", tmp_path / "run")
     assert "already trained" in again.out
+
+
+def test_the_monitored_loss_decides_on_the_end_and_the_best_checkpoint(tree: Path, tmp_path: Path) -> None:
+    run, words = tmp_path / "run", (*LENET, "--data", tree, "--batch-size", "16", "--lr", "0.001")
+    ended = here(TRAIN, *words, "--monitor", "loss", "--min-delta", "9", "--early-stop", "2", "--out", run)
+    assert ended.code == 0, ended.err
+    measured = {row["step"]: row["val_loss"] for row in rows(run) if "val_loss" in row}
+    assert len(measured) == 3 and "test acc" in ended.out and "no better validation loss for 2 epochs" in ended.out
+    best = checkpoint.load(run / "checkpoints" / "best.pt")
+    assert (measured[best["step"]], best["best_top1_error"]) == (min(measured.values()),) * 2
+    last = checkpoint.load(run / "checkpoints" / "last.pt")
+    assert (last["patience_best"], last["epochs_since_best"]) == (next(iter(measured.values())), 2)
 
 
 def test_a_net_of_cifar10_trains_its_whole_schedule_and_resumes_exactly(tree: Path, tmp_path: Path) -> None:

@@ -9,8 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 from torch.utils.tensorboard import SummaryWriter
 
+from alexnet2012.evaluation import ErrorRates
 from alexnet2012.training.run_directory import RunDirectory
 from alexnet2012.training.run_log import RunLog, wait_for_a_later_name
 
@@ -64,3 +67,22 @@ def test_a_full_disk_ends_tensorboard_but_not_the_run(
     log.close()
     assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
     assert capsys.readouterr().err.count("TensorBoard: nothing more is written") == 1
+
+
+def test_tensorboard_has_loss_and_accuracy_of_both_sets_in_one_panel(tmp_path: Path) -> None:
+    log = RunLog(RunDirectory(tmp_path), 0, {})
+    log.epoch(6, 1, 4, {"train_loss": 1.5, "train_top1_error": 40.0}, ErrorRates(30.0, 10.0, 1.25, 15))
+    log.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    (chart,) = (
+        layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+        .category[0]
+        .chart
+    )
+    seen = {tag: events.Scalars(tag)[0].value for tag in chart.multiline.tag}
+    assert seen == {
+        "train_loss": 1.5,
+        "val_loss": 1.25,
+        "train_accuracy": pytest.approx(0.6),
+        "val_accuracy": pytest.approx(0.7),
+    }

@@ -77,6 +77,23 @@ def test_plateau_drops_three_times_at_most() -> None:
     assert follow(schedule, [50.0] * 8) == [0.01, 0.001, 0.0001, 0.00001] + [0.00001] * 4
 
 
+def test_an_improvement_below_min_delta_counts_as_none() -> None:
+    schedule = make("plateau", paper_recipe(plateau_patience=2, min_delta=1.0), 90)
+    assert follow(schedule, [50, 49.5, 48.9, 48.5, 48.0]) == [0.01] * 4 + [0.001]
+
+
+def test_drops_end_at_min_lr() -> None:
+    recipe = paper_recipe(plateau_patience=1, drop_factor=2.0, plateau_drops=50, min_lr=0.003, bias_lr=0.002)
+    schedule = make("plateau", recipe, 90)
+    assert follow(schedule, [50.0] * 5) == [0.01, 0.005, 0.003, 0.003, 0.003]
+    assert schedule.state["plateau_drops"] == 2  # no further ones: a checkpoint is kept before each
+    assert rates(schedule, 0)["biases"] == 0.002  # less than min_lr from the start
+    assert rates(make("steps", paper_recipe(min_lr=0.002), 90), 80)["weights"] == 0.002
+    assert rates(make("cosine", paper_recipe(min_lr=0.002), 90), 89)["weights"] == 0.002
+    with pytest.raises(InputError, match=r"--min-lr 0.1: must not be above --lr 0.01"):
+        paper_recipe(min_lr=0.1)
+
+
 def test_plateau_holds_the_sources_biases() -> None:
     schedule = make("plateau", source_recipe(plateau_patience=1), 91)
     follow(schedule, [50.0, 50.0])

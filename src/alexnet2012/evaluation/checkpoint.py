@@ -42,11 +42,12 @@ FORM = {  # of what it holds; a run goes on only from one with all of it
     "schedule?": lambda state: isinstance(state, dict) and all(map(is_number, state.values())),
     "step?": is_count,
     "images?": is_count,
-    "best_top1_error?": is_number,
+    "best_top1_error?": is_number,  # or loss, where that is monitored
 }
 MEANS = {"images", "loss", "wrong"}  # sums over an epoch so far
 ADDED = {  # by later versions: a run goes on without them
     "epochs_since_best?": is_count,
+    "patience_best?": is_number,
     "validation_pending?": bool,
     "epoch_means?": lambda means: (
         isinstance(means, dict) and means.keys() <= MEANS and all(map(is_sum, means.values()))

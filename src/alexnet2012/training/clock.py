@@ -12,6 +12,7 @@ class Clock:
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
+        self.read_steps, self.read_seconds = 0, 0.0  # of all readings
         self.restart()
 
     def restart(self) -> None:
@@ -36,5 +37,13 @@ class Clock:
         """Since the last reading: images per second, and the share (0..1) of the time spent waiting for data."""
         seconds = max(time.perf_counter() - self.started - self.elsewhere, 1e-9)
         pace = {"images_per_second": self.steps * self.batch_size / seconds, "data_wait": self.waited / seconds}
+        self.read_steps, self.read_seconds = self.read_steps + self.steps, self.read_seconds + seconds
         self.restart()
         return pace
+
+    def examples_per_second(self) -> str:
+        """The end of a run's closing line: over all its steps, those of this start; empty where it took none."""
+        if self.steps:
+            self.read()
+        speed = self.read_steps * self.batch_size / max(self.read_seconds, 1e-9)
+        return f", {speed:.1f} examples/sec" if speed else ""

@@ -148,7 +148,8 @@ def train_and_draw(trainer: Trainer, directory: RunDirectory, draw: Callable[[Tr
         if how == "done" and trainer.complete and not drawn:
             layout.begin("drawing the figures")
             broadcast_from_main(layout, lambda: draw(trainer))
-    patience = f"no better validation error for {settings.early_stop} epochs" if trainer.early_stopped else ""
+    monitor = settings.recipe.monitor
+    patience = f"no better validation {monitor} for {settings.early_stop} epochs" if trainer.early_stopped else ""
     directory.write_state(how, trainer.step, patience)
     say(layout, f"{how}: {directory.path}, step {trainer.step}" + f", {patience}" * bool(patience))
 

@@ -19,6 +19,10 @@ from alexnet2012.evaluation import ErrorRates
 from alexnet2012.evaluation.features import kernel_sheet
 from alexnet2012.training.run_directory import RunDirectory
 
+PANEL = {  # of TensorBoard's custom scalars: as the book plots a run
+    "run": {"loss and accuracy": ["Multiline", ["train_loss", "val_loss", "train_accuracy", "val_accuracy"]]}
+}
+
 
 class RunLog:
     """Rank 0's logs. Rows are written unbuffered; on resuming, TensorBoard drops events after ``step``."""
@@ -32,6 +36,7 @@ class RunLog:
         self.failed = False  # the last row could not be written
         text = "```\n" + json.dumps(settings, indent=2) + "\n```"
         self.on_board(lambda board: board.add_text("settings", text, step))
+        self.on_board(lambda board: board.add_custom_scalars(PANEL))
 
     def row(self, values: dict[str, Any]) -> None:
         """Write a line of ``metrics.jsonl``; its numbers go to TensorBoard too."""
@@ -68,15 +73,28 @@ class RunLog:
         for name, value in values.items():
             self.on_board(partial(SummaryWriter.add_scalar, tag=name, scalar_value=value, global_step=step))
 
-    def epoch(self, step: int, epoch: int, epochs: int, training: dict[str, float], rates: ErrorRates) -> None:
-        """Log the end of an epoch; ``training`` comes from ``EpochMeans.row``."""
+    def epoch(
+        self, step: int, epoch: int, epochs: int, training: dict[str, float], rates: ErrorRates,
+        since: tuple[int, int | None, str] = (0, None, "error"),
+    ) -> None:  # fmt: skip
+        """Log the end of an epoch; ``training`` comes from ``EpochMeans.row``.
+
+        ``since``: epochs without a better value of what is monitored, how many end the run, what it is.
+        """
         measured = {"val_loss": rates.loss, "val_top1_error": rates.top1_error, "val_top5_error": rates.top5_error}
         self.row({"step": step, "epoch": epoch, **training, **measured})
         line = f"epoch {epoch}/{epochs}  "
         if training:
             line += f"training: loss {training['train_loss']:.4f}, top-1 error {training['train_top1_error']:.2f} %; "
         line += f"validation on the centre crop of {rates.images} images: loss {rates.loss:.4f}, "
-        messages.say(f"{line}top-1 error {rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} %")
+        line += f"top-1 error {rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} %"
+        count, patience, monitor = since
+        if count:
+            line += f"; no better {monitor} for {count}{f' of {patience}' if patience else ''} epochs"
+        messages.say(line)
+        errors = {"train": training.get("train_top1_error"), "val": rates.top1_error}
+        accuracies = {f"{name}_accuracy": 1 - error / 100 for name, error in errors.items() if error is not None}
+        self.scalars(accuracies, step)
 
     def step(self, row: dict[str, Any], monitored: dict[str, float], last_step: int, batch_size: int) -> None:
         """A step's row, its ``monitored`` values for TensorBoard, and a line: the run's progress and the time left."""

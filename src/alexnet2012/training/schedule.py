@@ -31,14 +31,19 @@ class Schedule:
         """
         steps = self.steps * self.recipe.warmup_epochs / self.recipe.epochs
         warm_up = min(1.0, (step + 1) / steps) if steps else 1.0
-        return warm_up * self.recipe.drop_factor ** -self.drops(group, step)
+        return warm_up * max(self.recipe.drop_factor ** -self.drops(group, step), self.least(group))
+
+    def least(self, group: str) -> float:
+        """The factor that makes the recipe's ``min_lr`` of the initial learning rate of ``group``."""
+        initial = self.recipe.bias_lr if group.endswith("biases") else self.recipe.lr
+        return self.recipe.min_lr / max(initial, self.recipe.min_lr) if initial else 0.0
 
     def drops(self, group: str, step: int) -> int:
         """How often the learning rate of ``group`` has dropped by ``step``; a checkpoint is kept before each drop."""
         return 0
 
-    def observe(self, top1_error: float) -> None:
-        """Take note of an epoch's validation error, in percent."""
+    def observe(self, value: float) -> None:
+        """Take note of what the recipe monitors, after an epoch: error in percent, or loss."""
 
     def holds(self, group: str) -> bool:
         """Whether the learning rate of ``group`` stays while that of the weights falls."""
@@ -69,22 +74,30 @@ class Plateau(Schedule):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.state = {"best": math.inf, "epochs_since_best": 0, "plateau_drops": 0}
+        self.state = waiting() | {"plateau_drops": 0}
 
     def drops(self, group: str, step: int) -> int:
         return 0 if self.holds(group) else self.state["plateau_drops"]
 
-    def observe(self, top1_error: float) -> None:
-        state = self.state
-        state["epochs_since_best"] += 1
-        if top1_error < state["best"]:
-            state["best"], state["epochs_since_best"] = top1_error, 0
-        elif (
-            state["epochs_since_best"] >= self.recipe.plateau_patience
-            and state["plateau_drops"] < self.recipe.plateau_drops
-        ):
-            state["plateau_drops"] += 1
-            state["epochs_since_best"] = 0
+    def observe(self, value: float) -> None:
+        state, recipe = self.state, self.recipe
+        wait(state, value, recipe.min_delta)
+        drops = state["plateau_drops"]
+        lowest = drops >= recipe.plateau_drops or recipe.drop_factor**-drops <= self.least("weights")
+        if state["epochs_since_best"] >= recipe.plateau_patience and not lowest:
+            state.update(plateau_drops=drops + 1, epochs_since_best=0)
+
+
+def waiting() -> dict[str, Any]:
+    """The state of waiting for an improvement, before the first value."""
+    return {"best": math.inf, "epochs_since_best": 0}
+
+
+def wait(state: dict[str, Any], value: float, min_delta: float) -> None:
+    """Count the epochs since ``value`` was last below the best by more than ``min_delta``."""
+    state["epochs_since_best"] += 1
+    if value < state["best"] - min_delta:
+        state.update(best=value, epochs_since_best=0)
 
 
 class Cosine(Schedule):
@@ -95,7 +108,7 @@ class Cosine(Schedule):
 
     def factor(self, group: str, step: int) -> float:
         cosine = 1.0 if self.holds(group) else (1 + math.cos(math.pi * step / self.steps)) / 2
-        return cosine * super().factor(group, step)
+        return max(cosine, self.least(group)) * super().factor(group, step)
 
 
 SCHEDULES: dict[str, type[Schedule]] = {

@@ -61,8 +61,8 @@ class Settings:
     )
     log_every: int = option(20, "steps between rows of metrics.jsonl", "run")
     early_stop: int | None = option(
-        None, "epochs without a better validation error that end the run; 2012 had none", "run", metavar="PATIENCE",
-        unset="never, or that of --net",
+        None, "epochs without a better validation error (or loss: --monitor) that end the run; 2012 had none", "run",
+        metavar="PATIENCE", unset="never, or that of --net",
     )  # fmt: skip
     val_fraction: float | None = option(
         None, "share of the training images to validate on, held back from training", "data", metavar="F",

@@ -18,7 +18,7 @@ from alexnet2012.core.random_streams import STREAMS
 from alexnet2012.data import Dataset, TrainingPlan
 from alexnet2012.distributed.collectives import PendingMean, raise_together, rank_slice, reduce
 from alexnet2012.distributed.layout import Layout, allow_tf32
-from alexnet2012.evaluation import checkpoint
+from alexnet2012.evaluation import ErrorRates, checkpoint
 from alexnet2012.evaluation.evaluate import EvaluationSettings, evaluate
 from alexnet2012.network.build import build_net, compile_net, naming_failed_compilation
 from alexnet2012.network.exchange import exchange_between
@@ -29,7 +29,7 @@ from alexnet2012.training.monitor import broken_layers, dead_units, explain_dive
 from alexnet2012.training.optimizer import PaperSGD, make_optimizer, own_state
 from alexnet2012.training.run_directory import RunDirectory
 from alexnet2012.training.run_log import RunLog
-from alexnet2012.training.schedule import SCHEDULES
+from alexnet2012.training.schedule import SCHEDULES, wait, waiting
 from alexnet2012.training.settings import Settings
 from alexnet2012.training.stop_signals import StopRequest
 
@@ -88,8 +88,9 @@ class Trainer:
         self.stop = StopRequest(settings.time_limit)
         self.clock = Clock(recipe.batch_size)
         self.step = 0  # steps done
-        self.best_top1_error = math.inf  # percent, of the validations so far
-        self.epochs_since_best = 0
+        self.best = math.inf  # of what the recipe monitors, over the validations so far: error in percent, or loss
+        self.patience = waiting()  # of --early-stop
+        self.closing = ""  # the last epoch's results
         self.epoch_means = EpochMeans()
         self.validation_pending = False  # a stop has postponed the validation of the epoch that has ended
         self.log: RunLog | None = None  # of rank 0
@@ -100,8 +101,9 @@ class Trainer:
         """Go on from a checkpoint, of any layout."""
         restore_net(self.net, self.optimizer, saved)
         self.schedule.state.update((name, saved["schedule"][name]) for name in self.schedule.state)
-        self.step, self.best_top1_error = saved["step"], saved["best_top1_error"]
-        self.epochs_since_best = saved.get("epochs_since_best", 0)
+        self.step, self.best = saved["step"], saved["best_top1_error"]
+        self.patience["best"] = saved.get("patience_best", self.best)
+        self.patience["epochs_since_best"] = saved.get("epochs_since_best", 0)
         self.validation_pending = saved.get("validation_pending", False)
         self.epoch_means = EpochMeans(**saved.get("epoch_means", {}))
 
@@ -123,6 +125,8 @@ class Trainer:
             self.store.wait()
             if self.log:
                 self.log.close()
+        if self.complete and self.closing:
+            messages.say(self.closing + self.clock.examples_per_second())
         return "done" if self.finished else "preempted"
 
     def take_steps(self, batches: TrainingBatches) -> None:
@@ -158,7 +162,7 @@ class Trainer:
     @property
     def early_stopped(self) -> bool:
         patience = self.settings.early_stop
-        return patience is not None and self.epochs_since_best >= patience
+        return patience is not None and self.patience["epochs_since_best"] >= patience
 
     def train_step(self, images: Tensor, labels: Tensor, out_of_data: bool) -> Outcome:
         """One update on this replica's images (n, 3, 224, 224) and labels (n,)."""
@@ -335,19 +339,21 @@ class Trainer:
         return reduce(self.layout, torch.tensor([float(self.stop.wanted)])).item() > 0
 
     def validate(self) -> bool:
-        """End the epoch by measuring the centre crop's errors. Returns whether the top-1 error is the best so far."""
+        """End the epoch by measuring the centre crop's errors. Returns whether what is monitored is the best so far."""
         self.layout.begin("validation")
         settings = self.settings
         validation = EvaluationSettings(loader=settings.loader, workers=settings.workers)
         rates = evaluate(self.net, self.layout, self.val_set, validation)
-        self.schedule.observe(rates.top1_error)
-        improved = rates.top1_error < self.best_top1_error
-        self.epochs_since_best = 0 if improved else self.epochs_since_best + 1
-        self.best_top1_error = min(rates.top1_error, self.best_top1_error)
+        value = rates.loss if self.recipe.monitor == "loss" else rates.top1_error
+        self.schedule.observe(value)
+        wait(self.patience, value, self.recipe.min_delta)
+        improved, self.best = value < self.best, min(value, self.best)
         if self.log:
             last = self.step - 1
             trained = self.epoch_means.row(self.plan.first_position(last) + self.plan.rows(last))
-            self.log.epoch(self.step, self.epoch(), self.recipe.epochs, trained, rates)
+            since = self.patience["epochs_since_best"], settings.early_stop, self.recipe.monitor
+            self.log.epoch(self.step, self.epoch(), self.recipe.epochs, trained, rates, since)
+            self.closing = closing(trained, rates, "val" if settings.val_fraction else "test") if trained else ""
         self.epoch_means = EpochMeans()
         return improved
 
@@ -355,8 +361,9 @@ class Trainer:
         """The contents of a checkpoint besides the net and the optimizer's state."""
         return {
             "step": self.step,
-            "best_top1_error": self.best_top1_error,
-            "epochs_since_best": self.epochs_since_best,
+            "best_top1_error": self.best,
+            "patience_best": self.patience["best"],
+            "epochs_since_best": self.patience["epochs_since_best"],
             "validation_pending": self.validation_pending,
             "epoch_means": vars(self.epoch_means).copy(),
             "schedule": dict(self.schedule.state),
@@ -368,3 +375,9 @@ class Trainer:
             "settings": self.settings.identity(),
             **checkpoint.describe_data(self.train_set.classes, self.train_set.statistics),
         }
+
+
+def closing(trained: dict[str, float], rates: ErrorRates, split: str) -> str:
+    """An epoch's results as the first edition of Dive into Deep Learning prints them at the end of training."""
+    accuracies = [1 - error / 100 for error in (trained["train_top1_error"], rates.top1_error)]
+    return f"loss {trained['train_loss']:.3f}, train acc {accuracies[0]:.3f}, {split} acc {accuracies[1]:.3f}"

@@ -28,6 +28,7 @@ def recipe(net: str = "torchvision") -> Recipe:
     return Recipe(
         name=net, net=net, towers=1, optimizer="sgd", batch_size=64, epochs=50, lr=0.01,
         bias_lr=0.01, momentum=0.9, weight_decay=0.0, drop_factor=2.0, plateau_drops=50, plateau_patience=4,
+        monitor="loss", min_lr=1e-6,
         image_size=224, crop_size=224, crop_offsets=1, reflect=0.0, color_noise=0.0, mean_subtracted=False,
         pixel_offset=(127.5,), pixel_scale=(127.5,), init="default",
     )  # fmt: skip
