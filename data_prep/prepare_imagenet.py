@@ -41,7 +41,7 @@ def run(flags: argparse.Namespace) -> None:
     """Prepare, and verify if asked to. Raises InputError."""
     console, shards = Console(), prepare.shards
     try:
-        with console.status(f"listing the images of {flags.source}"):
+        with progress(f"listing the images of {flags.source}", None):
             source = prepare.source.open_source(flags.source)
         settings, total = shards.Settings(flags.quality, flags.seed), sum(map(len, source.images.values()))
         with progress("preparing", total) as bar:
@@ -72,6 +72,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="afterwards read everything again: counts, labels, checksums, each image, the archives' MD5 (verify.json)",
     )
+    parser.add_quiet()
     return parser.parse_args(arguments)
 
 
@@ -105,7 +106,7 @@ def check(console: Console, source: prepare.source.Source, manifest: dict[str, A
     verify = prepare.verify
     with progress("verifying", sum(map(len, source.images.values()))) as bar:
         checks, problems = verify.verify(source, flags.out, flags.workers, lambda done: bar(completed=done))
-    with console.status("MD5 of the archives"):
+    with progress("MD5 of the archives", None):
         archives = verify.check_archives(source)
     table = Table("check", "found", "expected", "")
     for row in checks + archives:

@@ -10,9 +10,9 @@ from pathlib import Path
 import train_imagenet
 from alexnet2012 import distributed, reporting, training
 from alexnet2012.core.atomic_files import write_text
-from alexnet2012.core.command_line import Parser, main
+from alexnet2012.core.command_line import Parser, main, progress
 from alexnet2012.core.errors import InputError
-from alexnet2012.core.messages import say
+from alexnet2012.core.messages import result, say
 from alexnet2012.core.threads import cores
 from alexnet2012.network.reference import NETS
 from alexnet2012.recipe import Recipe
@@ -32,6 +32,7 @@ def flags() -> Parser:
     add("--jobs", type=int, default=1, help="runs at a time; they split the cores and GPUs")
     add("--processes", type=int, default=1, help="processes a run, under torchrun")
     add("--plan", action="store_true", help="print what would run, and for how long, and end")
+    parser.add_quiet()
     add("--report", type=Path, metavar="DIR", help="rebuild the report of DIR without training")
     return parser
 
@@ -82,11 +83,13 @@ def run(given: Namespace, common: list[str]) -> None:
         return
     given.out.mkdir(parents=True, exist_ok=True)
     write_text(given.out / "command.json", json.dumps(sys.argv) + "\n")
-    execution = ablation.execution.Execution(
-        lambda one: train_command(one, given.processes), evaluate_command, given.jobs, say
-    )
     try:
-        execution.carry_out(planned)
+        with progress("runs", len(planned), unit="runs") as bar:
+            execution = ablation.execution.Execution(
+                lambda one: train_command(one, given.processes), evaluate_command, given.jobs, say,
+                lambda: bar(advance=1),
+            )  # fmt: skip
+            execution.carry_out(planned)
     finally:
         if any(one.finished for one in planned):
             report(given.out)
@@ -149,11 +152,11 @@ def print_plan(planned: list[ablation.study.Planned], jobs: int) -> None:
     expected = [ablation.execution.expected_seconds(one, speed) for one in planned]
     for one, time in zip(planned, expected, strict=True):
         state = "done" if one.finished else "to evaluate" if one.trained else "to train"
-        say(f"{state:11}  {duration(time):>8}  train_imagenet.py {' '.join(one.flags)}")
+        result(f"{state:11}  {duration(time):>8}  train_imagenet.py {' '.join(one.flags)}")
     left, together = sum(not one.finished for one in planned), min(jobs, cores())
     total = duration(max(*expected, sum(expected) / together))
     estimated = "estimated from one training step, reading images not counted"
-    say(f"{left} of {len(planned)} runs to do, about {total} with --jobs {jobs}; {estimated}")
+    result(f"{left} of {len(planned)} runs to do, about {total} with --jobs {jobs}; {estimated}")
 
 
 def report(directory: Path) -> None:
@@ -169,7 +172,7 @@ def report(directory: Path) -> None:
     write_text(directory / "ablation.md", text)
     drawn = ablation.table.draw(tables[ablation.study.CROPS], runs[0].config()["settings"]["recipe.name"])
     reporting.figures.style.save({"ablation": drawn}, directory / "figures")
-    say(text)
+    result(text)
     if left := [run.name for run in ablation.study.all_runs(directory) if not run.evaluated]:
         say(f"left out, not evaluated yet or without predictions: {'; '.join(left)}; the study's own command goes on")
 

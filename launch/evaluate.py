@@ -18,7 +18,7 @@ from alexnet2012.core.command_line import (
     refuse_overwriting,
 )
 from alexnet2012.core.errors import InputError
-from alexnet2012.core.messages import say
+from alexnet2012.core.messages import result, say
 from alexnet2012.core.threads import refuse_threads
 from alexnet2012.training import Settings
 
@@ -46,6 +46,7 @@ def flags() -> Parser:
     )
     add("--batch-size", type=int, default=128, help="images at a time over all processes")
     parser.add_options(Settings, "data", "loader", "workers", "threads", "placement")
+    parser.add_quiet()
     return parser
 
 
@@ -138,7 +139,7 @@ def announce(given: Namespace, layout: distributed.layout.Layout, nets: list[eva
 def report(given: Namespace, assessment: evaluation.evaluate.Assessment) -> None:
     """Print the errors and write the files asked for."""
     members, predictions = given.average or given.checkpoints, assessment.predictions
-    say("\n".join(reporting.tables.error_table(members, assessment)))
+    result("\n".join(reporting.tables.error_table(members, assessment)))
     if given.json:
         with write_output(given.json) as file:
             file.write_text(json.dumps(reporting.tables.error_summary(members, assessment), indent=2) + "\n")

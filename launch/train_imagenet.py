@@ -55,6 +55,7 @@ def flags() -> Parser:
         ("show-batch", "draw the first training images as the net sees them into the run's figures/, only"),
     ):
         add_to_run(f"--{name}", action="store_true", help=help)
+    parser.add_quiet()
     parser.set_defaults(recorded={})
     return parser
 

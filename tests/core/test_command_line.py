@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from dataclasses import dataclass
 
 import pytest
 
-from alexnet2012.core.command_line import Parser, main, option
+from alexnet2012.core import messages
+from alexnet2012.core.command_line import Parser, main, option, progress
 from alexnet2012.core.messages import ignore_output_errors
 
 
@@ -58,3 +60,22 @@ def test_options_are_flags_in_groups_with_their_defaults() -> None:
         "run:\n  --steps N   steps to take (default: all of them)",
         "speed:\n  --quick     less\n",
     ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("quiet", "shown"), [(False, True), (True, False)])
+def test_a_bar_is_for_a_terminal_and_not_with_quiet(quiet: bool, shown: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(messages, "quiet", False)
+    parser = Parser("")
+    parser.add_quiet()
+    parser.parse_args(["--quiet"] * quiet)
+    with progress("reading", 10) as bar:
+        bar(advance=10)
+    assert ("reading" in stream.getvalue() and "10/10" in stream.getvalue()) == shown
+    assert bool(stream.getvalue()) == shown

@@ -74,8 +74,10 @@ def test_a_net_trained_without_crops_is_evaluated_with_its_one_crop(tmp_path: Pa
     errors = {}
     for crops in (1, 10):
         net, file = tmp_path / "run" / "checkpoints" / "last.pt", tmp_path / f"{crops}.json"
-        ended = here(EVALUATE, net, "--data", "sample", "--crops", crops, "--loader", "pillow", "--json", file)
-        assert (ended.code, ended.err) == (0, "")
+        words = ("--data", "sample", "--crops", crops, "--loader", "pillow", "--json", file)
+        ended = here(EVALUATE, net, *words, *["--quiet"] * (crops == 1))
+        assert (ended.code, ended.err) == (0, "") and ended.out.endswith("1000 images\n")
+        assert ("net      " in ended.out) == (crops == 10)
         assert ("crops    1: trained without crops" in ended.out) == (crops == 10)
         errors[crops] = json.loads(file.read_text())
     assert errors[10] == errors[1]
@@ -120,10 +122,12 @@ def test_early_stopping_ends_a_run_for_good(tree: Path, tmp_path: Path) -> None:
 
 def test_the_monitored_loss_decides_on_the_end_and_the_best_checkpoint(tree: Path, tmp_path: Path) -> None:
     run, words = tmp_path / "run", (*LENET, "--data", tree, "--batch-size", "16", "--lr", "0.001")
-    ended = here(TRAIN, *words, "--monitor", "loss", "--min-delta", "9", "--early-stop", "2", "--out", run)
+    ended = here(TRAIN, *words, "--monitor", "loss", "--min-delta", "9", "--early-stop", "2", "--out", run, "--quiet")
     assert ended.code == 0, ended.err
+    assert re.fullmatch(r"loss .* test acc .* examples/sec\n", ended.out)  # the result alone
+    assert json.loads((run / "state.json").read_text())["reason"] == "no better validation loss for 2 epochs"
     measured = {row["step"]: row["val_loss"] for row in rows(run) if "val_loss" in row}
-    assert len(measured) == 3 and "test acc" in ended.out and "no better validation loss for 2 epochs" in ended.out
+    assert len(measured) == 3
     best = checkpoint.load(run / "checkpoints" / "best.pt")
     assert (measured[best["step"]], best["best_top1_error"]) == (min(measured.values()),) * 2
     last = checkpoint.load(run / "checkpoints" / "last.pt")

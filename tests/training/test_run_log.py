@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -67,6 +68,18 @@ def test_a_full_disk_ends_tensorboard_but_not_the_run(
     log.close()
     assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
     assert capsys.readouterr().err.count("TensorBoard: nothing more is written") == 1
+
+
+def test_on_a_terminal_slow_steps_are_told_with_the_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = RunLog(RunDirectory(tmp_path), 0, {})
+    for step, terminal in ((1, True), (2, False), (3, True), (4, True)):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
+        log.said -= 11 * (step in (2, 3))  # seconds of silence
+        log.between(step, 100, 2.5, 30.0)
+    log.close()
+    assert capsys.readouterr().out == "step 3/100  loss 2.5000  48.5 min left\n"
 
 
 def test_tensorboard_has_loss_and_accuracy_of_both_sets_in_one_panel(tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ class Parser(argparse.ArgumentParser):
         flag = "--" + field.name.replace("_", "-")
         self.groups[field.metadata["group"]].add_argument(flag, **(how | field.metadata["how"]), help=help)
 
+    def add_quiet(self) -> None:
+        self.add_argument("--quiet", nargs=0, action=Quiet, help="print results, warnings and errors only")
+
+
+class Quiet(argparse.Action):
+    """No progress from here on."""
+
+    def __call__(self, *parsing: Any) -> None:
+        messages.quiet = True
+
 
 def checkpoint_file(name: str) -> str | Path:
     """A flag's value as a checkpoint; ``sample`` is the one in the package, ``./sample`` a file."""
@@ -97,18 +107,26 @@ def refuse_overwriting(outputs: Iterable[Path | None], inputs: Iterable[Path]) -
 
 
 @contextlib.contextmanager
-def progress(title: str, total: int, shown: bool = True) -> Iterator[Callable[..., object]]:
-    """A bar on stderr where that is a terminal; yields what takes ``advance=`` or ``completed=``, in images."""
+def progress(
+    title: str, total: int | None, shown: bool = True, unit: str = "images"
+) -> Iterator[Callable[..., object]]:
+    """A bar on stderr, with the time left, where that is a terminal and --quiet was not given.
+
+    Yields what takes ``advance=`` or ``completed=``, in ``unit``. ``total``: None where it is not known.
+    """
     from rich import progress as rich  # here: flags need none of it
     from rich.console import Console
     from rich.text import Text
 
     class Speed(rich.ProgressColumn):
         def render(self, task: rich.Task) -> Text:
-            return Text(f"{task.speed or 0:,.0f} images/s")  # over the last half minute
+            return Text(
+                f"{task.speed:,.0f} {unit}/s" if task.speed and task.speed >= 1 else ""
+            )  # over the last half minute
 
     columns = (rich.TextColumn(title), rich.BarColumn(), rich.MofNCompleteColumn(), Speed(), rich.TimeRemainingColumn())
-    with rich.Progress(*columns, console=Console(stderr=True), disable=not (shown and sys.stderr.isatty())) as bar:
+    shown = shown and sys.stderr.isatty() and not messages.quiet
+    with rich.Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
         task = bar.add_task(title, total=total)
         yield lambda **done: bar.update(task, **done)
 

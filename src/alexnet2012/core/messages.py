@@ -10,8 +10,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+quiet = False  # --quiet: results, warnings and errors only
+
 
 def say(line: object) -> None:
+    """Print progress, unless --quiet was given."""
+    if not quiet:
+        print(line, flush=True)
+
+
+def result(line: object) -> None:
+    """Print what the command was asked for."""
     print(line, flush=True)
 
 
@@ -29,6 +38,8 @@ def error(line: str) -> None:
 
 def open_output() -> None:
     """Make stdout escape what is not UTF-8 instead of raising; replace closed streams by the null device."""
+    global quiet
+    quiet = False
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115

@@ -192,6 +192,12 @@ def checked_weights(weights: Sequence[float] | None, members: int) -> list[float
     return [weight / max(weights) for weight in weights]
 
 
-def evaluate(net: AlexNet, layout: Layout, dataset: Dataset, settings: EvaluationSettings) -> ErrorRates:
+def evaluate(
+    net: AlexNet,
+    layout: Layout,
+    dataset: Dataset,
+    settings: EvaluationSettings,
+    progress: Callable[[int], object] = lambda images: None,
+) -> ErrorRates:
     """Both errors and the loss over ``dataset``, each image counted once in every layout; leaves the net's mode."""
-    return assess([net], [dataset.statistics], [1.0], layout, dataset, settings).each[0]
+    return assess([net], [dataset.statistics], [1.0], layout, dataset, settings, progress=progress).each[0]

@@ -41,6 +41,10 @@ class Clock:
         self.restart()
         return pace
 
+    def seconds_per_step(self) -> float:
+        """Since the last reading."""
+        return (time.perf_counter() - self.started - self.elsewhere) / max(self.steps, 1)
+
     def examples_per_second(self) -> str:
         """The end of a run's closing line: over all its steps, those of this start; empty where it took none."""
         if self.steps:

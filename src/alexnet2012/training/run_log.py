@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ from alexnet2012.evaluation import ErrorRates
 from alexnet2012.evaluation.features import kernel_sheet
 from alexnet2012.training.run_directory import RunDirectory
 
+SILENCE = 10.0  # seconds
 PANEL = {  # of TensorBoard's custom scalars: as the book plots a run
     "run": {"loss and accuracy": ["Multiline", ["train_loss", "val_loss", "train_accuracy", "val_accuracy"]]}
 }
@@ -33,6 +35,7 @@ class RunLog:
         self.metrics, self.rows = run.metrics, run.metrics.open("ab", buffering=0)
         wait_for_a_later_name(run.tensorboard)
         self.board: SummaryWriter | None = SummaryWriter(str(run.tensorboard), purge_step=step + 1)
+        self.said = time.monotonic()  # when the last line about a step was printed
         self.failed = False  # the last row could not be written
         text = "```\n" + json.dumps(settings, indent=2) + "\n```"
         self.on_board(lambda board: board.add_text("settings", text, step))
@@ -100,12 +103,19 @@ class RunLog:
         """A step's row, its ``monitored`` values for TensorBoard, and a line: the run's progress and the time left."""
         self.row(row)
         self.scalars(monitored, row["step"])
+        self.said = time.monotonic()
         left = (last_step - row["step"]) * batch_size / row["images_per_second"]
         messages.say(
             f"step {row['step']}/{last_step}  epoch {row['epoch']}  loss {row['loss']:.4f}  "
             f"error {row['batch_top1_error']:.1f} %  {row['images_per_second']:.0f} images/s  "
             f"waiting for data {100 * row['data_wait']:.0f} %  {duration(left)} left"
         )
+
+    def between(self, step: int, last_step: int, loss: float, seconds: float) -> None:
+        """On a terminal, a line for a step without a row where ``SILENCE`` has passed; ``seconds`` a step takes."""
+        if sys.stdout.isatty() and time.monotonic() - self.said > SILENCE:
+            self.said = time.monotonic()
+            messages.say(f"step {step}/{last_step}  loss {loss:.4f}  {duration((last_step - step) * seconds)} left")
 
     def kernels(self, weights: dict[str, Tensor], step: int) -> None:
         """Show conv1's kernels in TensorBoard."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet2012.core import messages
+from alexnet2012.core.command_line import progress
 from alexnet2012.core.errors import Diverged, InputError
 from alexnet2012.core.random_streams import STREAMS
 from alexnet2012.data import Dataset, TrainingPlan
@@ -126,7 +127,7 @@ class Trainer:
             if self.log:
                 self.log.close()
         if self.complete and self.closing:
-            messages.say(self.closing + self.clock.examples_per_second())
+            messages.result(self.closing + self.clock.examples_per_second())
         return "done" if self.finished else "preempted"
 
     def take_steps(self, batches: TrainingBatches) -> None:
@@ -225,6 +226,8 @@ class Trainer:
         self.epoch_means.add(self.plan.rows(outcome.step - 1), loss, wrong)
         if outcome.pace:
             self.report(outcome, outcome.pace, loss, wrong)
+        elif self.log:
+            self.log.between(outcome.step, self.last_step, loss, self.clock.seconds_per_step())
         if outcome.step == self.recipe.stuck_images // self.recipe.batch_size and self.log:
             self.warn_if_stuck(loss)
         return stop > 0, out_of_data > 0
@@ -343,7 +346,8 @@ class Trainer:
         self.layout.begin("validation")
         settings = self.settings
         validation = EvaluationSettings(loader=settings.loader, workers=settings.workers)
-        rates = evaluate(self.net, self.layout, self.val_set, validation)
+        with progress("validation", len(self.val_set), self.layout.is_main) as bar:
+            rates = evaluate(self.net, self.layout, self.val_set, validation, lambda images: bar(advance=images))
         value = rates.loss if self.recipe.monitor == "loss" else rates.top1_error
         self.schedule.observe(value)
         wait(self.patience, value, self.recipe.min_delta)

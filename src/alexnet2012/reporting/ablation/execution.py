@@ -63,8 +63,10 @@ class Execution:
         evaluate: Callable[[Planned], Command],
         jobs: int,
         say: Callable[[str], None],
+        advance: Callable[[], object] = lambda: None,
     ) -> None:
-        self.train, self.evaluate, self.say = train, evaluate, say
+        """``advance`` is called behind each run."""
+        self.train, self.evaluate, self.say, self.advance = train, evaluate, say, advance
         self.stopping = False
         self.children: set[subprocess.Popen[bytes]] = set()
         self.free: queue.Queue[Slot] = queue.Queue()
@@ -104,6 +106,7 @@ class Execution:
                     return f"{planned.run.name} (see {planned.run.log})"
         finally:
             self.free.put(slot)
+            self.advance()
         if rates := planned.finished and planned.run.rates():
             errors = f"top-1 error {rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} %"
             self.say(f"{planned.run.name}: {errors}, loss {rates.loss:.4f}")

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from alexnet2012.core.command_line import progress
 from alexnet2012.data import Dataset, TrainingPlan, normalize, open_loader
 from alexnet2012.data.dataset import load, spread
 from alexnet2012.evaluation.crops import crop_offsets
@@ -137,8 +138,9 @@ def show_at_end(
     net: TrainedAlexNet, train: Dataset, val: Dataset, run: RunDirectory, step: int, settings: EvaluationSettings
 ) -> None:
     """All figures of a run that has ended, into its ``figures/`` and to TensorBoard. ``net`` holds all its towers."""
-    with tempfile.TemporaryDirectory() as scratch:
-        near = neighbours(net, spread(train, COMPARED_AT_END), val, Path(scratch), settings)
+    compared = spread(train, COMPARED_AT_END)
+    with tempfile.TemporaryDirectory() as scratch, progress("drawing the figures", len(compared)) as bar:
+        near = neighbours(net, compared, val, Path(scratch), settings, lambda images: bar(advance=images))
     figures = curves([run.metrics]) | kernels(net) | guesses(net, val) | near
     save(figures, run.figures)
     with SummaryWriter(str(run.tensorboard)) as board:
