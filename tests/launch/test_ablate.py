@@ -19,7 +19,7 @@ ABLATE = ROOT / "launch" / "ablate.py"
         (("--seed", "1"), "seed: not for all runs"),
         (("--no-lrn",), "no-lrn: not for all runs"),
         (("--epoch", "3"), "unrecognized arguments: --epoch 3"),
-        (("--variants", "one-tower", "--processes", "2", "--placement", "split"), "one tower, not one a process"),
+        (("--variants", "one-tower", "--processes", "2", "--placement", "split"), "this net has one tower only"),
         (("--jobs", "0"), "must be at least 1"),
         (("--batch-size", "6001", "--plan"), "--batch-size 6001: the training split has 6000 images"),
     ],
