@@ -170,7 +170,7 @@ def report(directory: Path) -> None:
     text = ablation.table.markdown(runs, tables)
     write_text(directory / "ablation.json", json.dumps(ablation.table.summary(runs, tables, command), indent=2) + "\n")
     write_text(directory / "ablation.md", text)
-    drawn = ablation.table.draw(tables[ablation.study.CROPS], runs[0].config()["settings"]["recipe.name"])
+    drawn = ablation.table.draw(tables[ablation.study.CROPS], runs[0].config()["settings"])
     reporting.figures.style.save({"ablation": drawn}, directory / "figures")
     result(text)
     if left := [run.name for run in ablation.study.all_runs(directory) if not run.evaluated]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 
 from alexnet2012.recipe import VARIANTS
+from alexnet2012.reporting.ablation.study import Run
 from alexnet2012.reporting.ablation.table import (
     NOT_MEASURED,
     about_2012,
@@ -15,6 +19,7 @@ from alexnet2012.reporting.ablation.table import (
     in_2012,
     in_json,
     make_rows,
+    markdown,
 )
 
 
@@ -103,7 +108,18 @@ def test_of_recipe_source_the_variants_are_those_of_the_records() -> None:
 
 
 def test_the_plot_says_what_was_not_measured() -> None:
-    axes = draw(make_rows(FOUND), "paper").axes[0]
+    axes = draw(make_rows(FOUND), {"recipe.net": "2012", "recipe.name": "paper"}).axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert [name for name in names if NOT_MEASURED not in name] == ["no-lrn", "tanh"]
     assert len(names) == len(VARIANTS)
+
+
+def test_a_reference_net_is_not_held_against_2012(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"recipe.net": "lenet-relu", "recipe.name": "lenet-relu"}
+    monkeypatch.setattr("alexnet2012.reporting.ablation.table.title", lambda runs: "title")
+    run = cast(Run, SimpleNamespace(config=lambda: {"settings": settings}))
+    text = markdown([run], {10: make_rows(FOUND), 1: make_rows(FOUND)})
+    assert "2012" not in text and NOT_MEASURED not in text and text.count("| tanh |") == 2
+    axes = draw(make_rows(FOUND), settings).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["no-lrn", "tanh"]
+    assert len(axes.figure.legends[0].get_texts()) == 1

@@ -81,16 +81,24 @@ def figures_2012(variant: str, recipe: str) -> dict[str, Any]:
 
 
 def markdown(runs: Sequence[Run], tables: Tables) -> str:
-    """A title line, the table of ten crops beside 2012, and that of the centre crop."""
-    recipe = runs[0].config()["settings"]["recipe.name"]
-    head, centre = ["variant", "runs"], ["variant", "runs"]
+    """A title line, the table of ten crops, beside 2012 if the net is 2012's, and that of the centre crop."""
+    settings = runs[0].config()["settings"]
+    head, plain = ["variant", "runs"], ["variant", "runs"]
     for name in MEASURES.values():
         head += [name, "difference to base", "in 2012"]
-        centre += [name, "difference to base"]
-    rows = [[*cells(row), about_2012(row.variant, recipe)] for row in tables[CROPS]]
-    rows_of_centre = [cells(row, beside_2012=False) for row in tables[1] if row.errors]
-    ten_crops, centre_crop = table([*head, "2012's figures"], rows), table(centre, rows_of_centre)
+        plain += [name, "difference to base"]
+    ten_crops, centre_crop = (
+        table(plain, [cells(row, beside_2012=False) for row in tables[crops] if row.errors]) for crops in (CROPS, 1)
+    )
+    if is_2012(settings):
+        rows = [[*cells(row), about_2012(row.variant, settings["recipe.name"])] for row in tables[CROPS]]
+        ten_crops = table([*head, "2012's figures"], rows)
     return "\n".join([title(runs), "", "Ten crops:", "", *ten_crops, "", "Centre crop:", "", *centre_crop, ""])
+
+
+def is_2012(settings: Mapping[str, Any]) -> bool:
+    """Whether a run is of the 2012 net: a reference net is not held against its figures."""
+    return bool(settings["recipe.net"] == "2012")
 
 
 def title(runs: Sequence[Run]) -> str:
@@ -103,7 +111,9 @@ def title(runs: Sequence[Run]) -> str:
         f"{rates.images if rates else 0} validation images; {len(runs)} runs, {minutes:.0f} min of training. "
         "Mean ± standard error over seeds; a difference is to the base net of the same seed on the same images, in "
         f"percentage points or nats, ± its standard error by {RESAMPLES} bootstrap resamples of seeds and images; * is "
-        "beyond two standard errors. 2012's nets are of ImageNet at full width, trained as recipe source."
+        "beyond two standard errors."
+        + " 2012's nets are of ImageNet at full width, trained as recipe source." * is_2012(settings)
+        + " A net trained without crops and reflections has one view." * (not is_2012(settings))
     )
 
 
@@ -147,9 +157,10 @@ def about_2012(variant: str, recipe: str) -> str:
 
 
 @styled
-def draw(rows: Sequence[Row], recipe: str) -> Figure:
-    """Top-1 differences to base: each seed, their mean with its standard error, and that of 2012."""
-    rows = [row for row in rows if row.variant != BASE]
+def draw(rows: Sequence[Row], settings: Mapping[str, Any]) -> Figure:
+    """Top-1 differences to base: each seed, their mean with its standard error; of the 2012 net also that of 2012."""
+    beside_2012, recipe = is_2012(settings), settings["recipe.name"]
+    rows = [row for row in rows if row.variant != BASE and (beside_2012 or row.errors)]
     figure = new_figure(0.9 + 0.22 * len(rows), "constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
@@ -159,17 +170,17 @@ def draw(rows: Sequence[Row], recipe: str) -> Figure:
             spread = difference.standard_error
             axes.errorbar(difference.mean, place, xerr=spread, fmt="o", color=COLORS[0], markersize=3)
         given = VARIANTS[row.variant].in_2012
-        if given.top1 is not None:
+        if beside_2012 and given.top1 is not None:
             marker = "X" if given.unlike_in(recipe) else "D"
             axes.plot(given.top1, place, marker, color=COLORS[1], markersize=3, fillstyle="none")
     axes.axvline(0, color="black", linewidth=0.5)
     axes.set_yticks(range(len(rows)), [row.variant + ("" if row.differences else f"\n{NOT_MEASURED}") for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axes.set(xlabel="top-1 error above the base net's, percentage points")
     ours = Line2D([], [], color=COLORS[0], marker="o", markersize=3, linewidth=0.8, label="here, ± standard error")
     theirs = [
         Line2D([], [], color=COLORS[1], marker=marker, markersize=3, linewidth=0, fillstyle="none", label=label)
         for marker, label in (("D", "2012"), ("X", "2012, of unlike nets"))
     ]
-    figure.legend(handles=[ours, *theirs], loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles=[ours, *theirs * beside_2012], loc="outside lower center", ncols=3, frameon=False)
     return figure
