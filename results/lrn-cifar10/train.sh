@@ -11,6 +11,7 @@ for seed in 0 1; do
         python launch/train_imagenet.py --net $net --seed $seed --epochs $epochs \
             --data "$data" --loader pillow --workers 1 --threads 1 --out "$run"
         python launch/evaluate.py "$run/checkpoints/last.pt" --data "$data" --crops 10 \
-            --loader pillow --workers 1 --threads 1 --json "$run/errors.json" --predictions "$run/predictions.npz"
+            --loader pillow --workers 1 --threads 1 \
+            --json "$run/errors.json" --predictions "$run/ten_crops.npz" --centre-predictions "$run/centre_crop.npz"
     done
 done
