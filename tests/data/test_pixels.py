@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import math
 import warnings
@@ -8,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from alexnet2012.data import pixels_native
 from alexnet2012.data.dataset import load
 from alexnet2012.data.datasets import ArrayDataset
-from alexnet2012.data.pixels import central_square, cut, decode, normalize, scaled
+from alexnet2012.data.pixels import central_square, cut, decode, normalize, pnm, pnm_pixels, scaled
 from alexnet2012.data.plan import Augmentations
 from alexnet2012.data.statistics import Statistics
 from alexnet2012.network.reference import NETS
@@ -107,25 +109,63 @@ def mean_image() -> NDArray[np.float32]:
     return DRAWS.uniform(0, 255, (256, 256, 3)).astype(np.float32)
 
 
+def statistics(mean: NDArray[np.float32]) -> Statistics:
+    return dataclasses.replace(Statistics.none(), mean=mean)
+
+
+@pytest.fixture(params=["C++", "numpy"])
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a machine without a compiler does too."""
+    if request.param == "numpy":
+        monkeypatch.setattr(pixels_native, "library", lambda: None)
+
+
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("divisor", [1.0, 1.1])
 def test_the_papers_mean_lies_under_the_crop_and_is_reflected_with_it(divisor):
     image, mean, given = np.asarray(noise(256, 256)), mean_image(), views(5, divisor)
-    out = torch.empty(5, 3, 224, 224)
+    out = torch.empty(5, 224, 224, 3, dtype=torch.uint8)
     for row in range(5):
         cut(image, given, row, out[row].numpy())
-    normalized = normalize(out, given, torch.from_numpy(mean), paper_recipe())
-    assert normalized.data_ptr() == out.data_ptr()
+    normalized = normalize(out, given, statistics(mean).mean_on("cpu"), paper_recipe())
+    assert normalized.is_contiguous() and normalized.dtype == torch.float32
     for row in range(5):
         less = (image + given.noise[row] - mean)[given.top[row] :, given.left[row] :][:224, :224] / divisor
         expected = less[:, ::-1] if given.reflect[row] else less
-        assert np.abs(normalized[row].permute(1, 2, 0).numpy() - expected).max() < 1e-4
+        assert np.array_equal(normalized[row].permute(1, 2, 0).numpy(), expected.astype(np.float32))
 
 
+@pytest.mark.parametrize("size", [28, 5, 6, 1])
+def test_crops_of_any_size_are_reflected_whole(size):
+    image, out = np.asarray(noise(32, 30)), np.full((3, size, size, 3), 7, np.uint8)
+    given = dataclasses.replace(views(2), top=np.array([2, 1]), left=np.array([0, 4]))
+    for row in range(2):
+        cut(image, given, row, out[row])
+    assert np.array_equal(out[0], image[2 : 2 + size, :size])
+    assert np.array_equal(out[1], image[1 : 1 + size, 4 : 4 + size][:, ::-1]) and (out[2] == 7).all()
+
+
+@pytest.mark.usefixtures("_both_ways")
 def test_the_sources_mean_is_its_centre_whatever_the_crop():
     mean = mean_image()
-    normalized = normalize(torch.zeros(4, 3, 224, 224), views(4), torch.from_numpy(mean), source_recipe())
-    for crop in normalized:
-        assert np.array_equal(crop.permute(1, 2, 0).numpy(), -mean[16:240, 16:240])
+    black, given = torch.zeros(4, 224, 224, 3, dtype=torch.uint8), views(4)
+    normalized = normalize(black, given, statistics(mean).mean_on("cpu"), source_recipe())
+    for crop, shift in zip(normalized, given.noise, strict=True):
+        assert np.array_equal(crop.permute(1, 2, 0).numpy(), shift - mean[16:240, 16:240])
+
+
+@pytest.mark.parametrize("shape", [(40, 30, 3), (30, 40)])
+def test_pixels_behind_a_header_are_what_pillow_reads_and_nothing_shorter(shape):
+    pixels = DRAWS.integers(0, 256, shape, dtype=np.uint8)
+    file = pnm(pixels)
+    with Image.open(io.BytesIO(file)) as image:
+        assert np.array_equal(np.asarray(image), pixels)
+    found = pnm_pixels(file)
+    assert found is not None and np.array_equal(found, pixels)
+    assert np.array_equal(decode(file), decode(encoded(Image.fromarray(pixels))))
+    for broken in (file[:-1], file + b"x", file[:9], file.replace(b"255", b"127", 1), b"P6\n0 0\n255\n"):
+        with pytest.raises(OSError, match="cannot identify"):
+            decode(broken)
 
 
 def test_small_images_are_decoded_once_and_larger_ones_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:

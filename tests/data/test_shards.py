@@ -76,6 +76,19 @@ def test_images_come_back_by_index_with_label_and_name(prepared: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # its own
+def test_a_shard_of_another_encoding_is_refused_by_name(prepared: Path) -> None:
+    manifest = json.loads((prepared / "manifest.json").read_text())
+    manifest["settings"]["encoding"] = "ppm"
+    (prepared / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"train-000000.tar: no PPM at byte 512, where the index has one"):
+        ShardDataset(prepared, "train")[0]
+    for unknown in ("webp", ["ppm"]):
+        manifest["settings"]["encoding"] = unknown
+        (prepared / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(InputError, match=r"manifest.json: cannot be read .*'encoding'"):
+            ShardDataset(prepared, "train")
+
+
 def test_a_webdataset_reader_reads_the_shards(prepared: Path) -> None:
     urls = [str(path) for path in sorted(prepared.glob("train-*.tar"))]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode())

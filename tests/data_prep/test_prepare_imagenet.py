@@ -122,6 +122,29 @@ def test_stored_images_are_the_central_256x256_without_tags(prepared: Path) -> N
         assert difference < 2.5, key  # of 255: of storing as JPEG; an image turned by its tag differs by tens
 
 
+def test_a_ppm_set_holds_the_pixels_that_a_jpeg_set_is_made_of(
+    archives: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, truth = [str(archives), "--out", str(tmp_path / "set"), "--workers", "1"], ilsvrc.images()
+    assert main([*command, "--encoding", "ppm", "--verify"]) == 0
+    report = json.loads((tmp_path / "set/verify.json").read_text())
+    assert [check["holds"] for check in report["checks"]] == [True] * 8
+    for split, files in (("train", truth.train), ("val", truth.val)):
+        ours, theirs = (open_dataset(directory, split) for directory in (tmp_path / "set", prepared))
+        assert ours.raw and not theirs.raw and len(ours) == len(theirs)
+        for index in range(len(ours)):
+            key = ours.name(index).split(": ")[1]
+            with Image.open(io.BytesIO(ours[index][0])) as image:
+                assert (image.format, image.mode) == ("PPM", "RGB")
+                assert np.array_equal(np.asarray(image), decode(files[key]))
+            assert (key, ours[index][1]) == (theirs.name(index).split(": ")[1], theirs[index][1])
+    with tarfile.open(tmp_path / "set/val-000000.tar") as tar:
+        assert {Path(name).suffix for name in tar.getnames()} == {".ppm", ".cls"}
+    capsys.readouterr()
+    assert main(command) == 2
+    assert_matches(r"holds another set \(encoding ppm, here jpeg\)", one_line(capsys))
+
+
 def test_manifest_names_what_was_odd(prepared: Path) -> None:
     assert read_manifest(prepared)["repaired"] == {
         "cmyk": [f"train/{ilsvrc.CMYK}"], "grey": [f"train/{ilsvrc.GREY}"], "png": [f"train/{ilsvrc.PNG}"]
@@ -143,7 +166,7 @@ def test_statistics_are_those_of_the_stored_images(prepared: Path) -> None:
 
 def test_killed_ten_times_and_run_again_gives_the_same_bytes(archives: Path, tmp_path: Path) -> None:
     context, moments = multiprocessing.get_context("forkserver"), random.Random(0)
-    settings, out = Settings(images_per_shard=2), tmp_path / "killed"
+    settings, out = Settings(images_per_shard=2, encoding="ppm"), tmp_path / "killed"
     whole = contents(run(archives, tmp_path / "whole", settings))
     for kill in range(10):
         process = context.Process(target=ilsvrc.prepare_forking, args=(archives, out, settings))
@@ -673,6 +696,8 @@ def test_bad_trees_are_named_in_one_line(
     [
         (["--quality", "90"], r"holds another set \(quality 95, here 90\)"),
         (["--seed", "1"], r"holds another set \(seed 0, here 1\)"),
+        (["--encoding", "ppm"], r"holds another set \(encoding jpeg, here ppm\)"),
+        (["--encoding", "ppm", "--quality", "90"], "--quality 90: is of JPEGs; leave it out with --encoding ppm"),
         (["--quality", "99"], "--quality: 99: must be a whole number from 1 to 95"),
         (["--workers", "0"], "--workers: 0: must be"),
         (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),

@@ -19,7 +19,7 @@ from torch import Tensor
 from alexnet2012.core.errors import InputError
 from alexnet2012.data.dataset import load, naming, read_image
 from alexnet2012.data.loaders import Loader, ahead, empty_images
-from alexnet2012.data.pixels import central_square, decode, open_image
+from alexnet2012.data.pixels import central_square, decode, open_image, pnm_pixels
 from alexnet2012.data.plan import Augmentations, Batch
 from alexnet2012.recipe import ImageRecipe
 
@@ -35,7 +35,7 @@ class _Opened:
     """An image's file."""
 
     index: int
-    encoded: NDArray[np.uint8]
+    content: NDArray[np.uint8]  # encoded (bytes,) or, of a raw data set, its pixels (h, w, 3)
     label: int
     square: tuple[float, float, float, float] | None  # the part to resize
 
@@ -60,6 +60,7 @@ class DaliLoader(Loader):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.resizes = not (self.dataset.square256 and self.recipe.image_size == ImageRecipe.image_size)
+        self.input = "pixels" if self.dataset.raw else "encoded"
         self._readers = ThreadPoolExecutor(READ_AHEAD)
         self._pipeline: Pipeline | None = None
         self._decoding: deque[_Read] = deque()
@@ -82,7 +83,7 @@ class DaliLoader(Loader):
             opened = [self.readable(self._open, batch, row) for row in range(len(batch))]
         else:
             opened = [self._open(image) for image in batch.tolist()]
-        inputs: dict[str, Any] = {"encoded": [image.encoded for image in opened]}
+        inputs: dict[str, Any] = {self.input: [image.content for image in opened]}
         if self.resizes:
             left, top, right, bottom = np.array([image.square for image in opened], np.float32).reshape(-1, 4).T
             inputs |= {"start": np.stack([top, left], 1), "end": np.stack([bottom, right], 1)}
@@ -97,6 +98,14 @@ class DaliLoader(Loader):
         """
         content, label = read_image(self.dataset, index)
         square = None
+        if self.dataset.raw:
+            pixels = pnm_pixels(content)
+            assert pixels is not None, self.dataset.name(index)
+            if self.resizes:
+                height, width = pixels.shape[:2]
+                square = central_square(width, height, self.recipe.image_size)
+            colors = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+            return _Opened(index, colors, label, square)
         if self.resizes:
             with naming(self.dataset, index):
                 square = central_square(*open_image(content).size, self.recipe.image_size)
@@ -157,7 +166,7 @@ class DaliLoader(Loader):
         return any(image.index in self.skipped for image in read.opened)
 
     def _build(self, inputs: list[str]) -> Pipeline:
-        """Decode; resize if there is a ``start``; crop, reflect and add noise if there is a ``top``.
+        """Decode; resize if there is a ``start``; crop and reflect if there is a ``top``.
 
         What need not be resized is decoded no further than the crop reaches: the same pixels, in less time.
         """
@@ -165,21 +174,24 @@ class DaliLoader(Loader):
         # A queue of one: run ahead is what ``_start`` schedules. More would have DALI demand several batches at first.
         pipeline = Pipeline(LARGEST_BATCH, self.workers, device_id, prefetch_queue_depth=1)
         with pipeline:
-            given = {name: fn.external_source(name=name) for name in inputs}
+            given = {name: fn.external_source(name=name, layout="HWC" if name == "pixels" else None) for name in inputs}
             crop = {}
             if "top" in given:
                 crop = {"crop": [self.recipe.crop_size] * 2, "crop_pos_x": given["left"], "crop_pos_y": given["top"]}
             whole = self.resizes or not crop
-            images = (fn.decoders.image if whole else partial(fn.decoders.image_crop, **crop))(
-                _checked(given["encoded"]),
-                device=decoder,
-                adjust_orientation=False,
-                jpeg_fancy_upsampling=True,  # the GPU's chroma then is the CPU decoders'
-            )
+            if self.dataset.raw:
+                images, whole = given["pixels"] if device_id is None else given["pixels"].gpu(), True
+            else:
+                images = (fn.decoders.image if whole else partial(fn.decoders.image_crop, **crop))(
+                    _checked(given["encoded"]),
+                    device=decoder,
+                    adjust_orientation=False,
+                    jpeg_fancy_upsampling=True,  # the GPU's chroma then is the CPU decoders'
+                )
             if "start" in given:
                 images = _resize(images, given, self.recipe.image_size)
             if crop:
-                images = _reflect_and_add_noise(images, given, crop if whole else {})
+                images = _reflect(images, given, crop if whole else {})
             pipeline.set_outputs(images)
         pipeline.build()
         return pipeline
@@ -191,7 +203,6 @@ def _augmentation_inputs(augmentations: Augmentations, free: int) -> dict[str, A
         "top": (augmentations.top / max(free, 1)).astype(np.float32),
         "left": (augmentations.left / max(free, 1)).astype(np.float32),
         "reflect": augmentations.reflect.astype(np.int32),
-        "minus_noise": -augmentations.noise,
     }
 
 
@@ -218,14 +229,12 @@ def _resize(images: Node, given: dict[str, Node], side: int) -> Node:
     )
 
 
-def _reflect_and_add_noise(images: Node, given: dict[str, Node], crop: dict[str, Any]) -> Node:
-    """As ``pixels.cut`` does, within the window ``crop``: float32 (3, size, size) = pixels - (-noise)."""
+def _reflect(images: Node, given: dict[str, Node], crop: dict[str, Any]) -> Node:
+    """As ``pixels.cut`` does, within the window ``crop``: uint8 (size, size, 3)."""
     return fn.crop_mirror_normalize(
         images,
         **crop,
         mirror=given["reflect"],
-        mean=given["minus_noise"],
-        std=[1.0, 1.0, 1.0],
-        dtype=types.DALIDataType.FLOAT,
-        output_layout="CHW",
+        dtype=types.DALIDataType.UINT8,
+        output_layout="HWC",
     )

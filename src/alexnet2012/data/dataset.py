@@ -41,6 +41,7 @@ class Dataset(ABC):
     """One split of a data set. ``d[i] -> (encoded bytes, label)``, ``d.classes``, ``d.statistics``."""
 
     square256 = False  # every image is 256x256: no resizing needed
+    raw = False  # every image is a file of ``pixels.pnm``: no decoding needed
 
     def __init__(self, labels: NDArray[np.integer], classes: list[str], training: Callable[[], Dataset] | None) -> None:
         """``training`` opens the training split; None when this is it."""
@@ -57,7 +58,10 @@ class Dataset(ABC):
 
     @abstractmethod
     def encoded(self, index: int) -> bytes:
-        """Image ``index`` as a JPEG or PNG file's bytes. Raises InputError naming a file that cannot be read."""
+        """Image ``index`` as the bytes of a JPEG, PNG or ``pixels.pnm`` file.
+
+        Raises InputError naming a file that cannot be read.
+        """
 
     @abstractmethod
     def name(self, index: int) -> str:
@@ -96,7 +100,8 @@ class Subset(Dataset):
 
     def __init__(self, whole: Dataset, indices: NDArray[np.int64]) -> None:
         super().__init__(np.asarray(whole.labels)[indices], whole.classes, None)
-        self.whole, self.indices, self.square256 = whole, indices, whole.square256
+        self.whole, self.indices = whole, indices
+        self.square256, self.raw = whole.square256, whole.raw
 
     @property
     def statistics(self) -> Statistics:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import io
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import open_file, read_bytes
 from alexnet2012.data import DATASETS
 from alexnet2012.data.dataset import IMAGE_BYTES, Dataset, in_words
+from alexnet2012.data.pixels import pnm
 from alexnet2012.data.shards import ShardDataset, is_prepared
 
 LOST_LINK = "a link to nothing, or not a file; restore what it points at, or remove it"
@@ -32,7 +31,9 @@ FASHION_CLASSES = (
 
 
 class ArrayDataset(Dataset):
-    """Images held as a uint8 array, (n, h, w) grey or (n, h, w, 3) RGB, handed out as PNG bytes."""
+    """Images held as a uint8 array, (n, h, w) grey or (n, h, w, 3) RGB, handed out as PGM or PPM bytes."""
+
+    raw = True
 
     def __init__(
         self,
@@ -46,9 +47,7 @@ class ArrayDataset(Dataset):
         self.pixels, self.origin = pixels, origin
 
     def encoded(self, index: int) -> bytes:
-        file = io.BytesIO()
-        Image.fromarray(self.pixels[index]).save(file, "PNG", compress_level=1)
-        return file.getvalue()
+        return pnm(self.pixels[index])
 
     def name(self, index: int) -> str:
         return f"{self.origin}: image {index}"

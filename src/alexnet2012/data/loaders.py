@@ -30,8 +30,8 @@ Started = TypeVar("Started")
 class Loader(ABC):
     """Yields ``(images, labels)`` for each of ``batches``, in order, on ``device``; labels are int64 (n,).
 
-    For Augmentations: float32 (n, 3, 224, 224) crops, reflected, with their colour noise, 0..255, mean not subtracted.
-    For plain index arrays: uint8 (n, 256, 256, 3) whole images. Raises InputError naming a file that is no image; with
+    For Augmentations: crops (n, 224, 224, 3), reflected; ``pixels.normalize`` adds their noise. For plain index arrays:
+    whole images (n, 256, 256, 3). Both uint8. Raises InputError naming a file that is no image; with
     ``skip_bad`` one of the plan's replacements takes its place in Augmentations.
     """
 
@@ -93,7 +93,9 @@ class PillowLoader(Loader):
         tasks = [self._threads.submit(self._fill, images.numpy(), labels.numpy(), batch, rows) for rows in parts]
         return images, labels, tasks
 
-    def _fill(self, images: NDArray, labels: NDArray[np.int64], batch: Batch, rows: NDArray[np.int64]) -> None:
+    def _fill(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], batch: Batch, rows: NDArray[np.int64]
+    ) -> None:
         for row in rows:
             if isinstance(batch, Augmentations):
                 image, labels[row] = self.readable(self._load, batch, row)
@@ -126,10 +128,8 @@ def open_loader(
 
 def empty_images(batch: Batch, recipe: ImageRecipe, device: torch.device) -> Tensor:
     """The tensor a batch is made in, in main memory, page-locked when it will be copied to a GPU."""
-    count, crop, side, pin = len(batch), recipe.crop_size, recipe.image_size, device.type == "cuda"
-    if isinstance(batch, Augmentations):
-        return torch.empty((count, 3, crop, crop), dtype=torch.float32, pin_memory=pin)
-    return torch.empty((count, side, side, 3), dtype=torch.uint8, pin_memory=pin)
+    side = recipe.crop_size if isinstance(batch, Augmentations) else recipe.image_size
+    return torch.empty((len(batch), side, side, 3), dtype=torch.uint8, pin_memory=device.type == "cuda")
 
 
 def ahead(items: Iterable[Item], start: Callable[[Item], Started], depth: int) -> Iterator[Started]:

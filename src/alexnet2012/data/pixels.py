@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 
 import numpy as np
 import torch
@@ -11,12 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from alexnet2012.data import pixels_native
 from alexnet2012.data.plan import Augmentations
 from alexnet2012.recipe import ImageRecipe
 
 SIDE = ImageRecipe.image_size  # pixels
 Places = NDArray[np.int64] | NDArray[np.bool_]
 FORMATS = ("JPEG", "PNG")  # what every loader decodes, whatever the file is called
+PNM_HEADER = re.compile(rb"P([56])\n([1-9]\d{0,5}) ([1-9]\d{0,5})\n255\n")  # as ``pnm`` writes it
 
 
 def open_image(encoded: bytes) -> Image.Image:
@@ -27,14 +30,35 @@ def open_image(encoded: bytes) -> Image.Image:
         raise UnidentifiedImageError("cannot identify image file") from None  # Pillow's names the buffer's address
 
 
+def pnm(pixels: NDArray[np.uint8]) -> bytes:
+    """RGB (h, w, 3) or grey (h, w) as a PPM or PGM file: a header, then the pixels as they are."""
+    return b"P%d\n%d %d\n255\n" % (6 if pixels.ndim == 3 else 5, *pixels.shape[1::-1]) + pixels.tobytes()
+
+
+def pnm_pixels(encoded: bytes) -> NDArray[np.uint8] | None:
+    """The pixels of a file of ``pnm``, a view of its bytes; None for any other."""
+    if not (header := PNM_HEADER.match(encoded)):
+        return None
+    kind, width, height = map(int, header.groups())
+    shape = (height, width, 3) if kind == 6 else (height, width)
+    if len(encoded) != header.end() + math.prod(shape):
+        return None
+    return np.frombuffer(encoded, np.uint8, offset=header.end()).reshape(shape)
+
+
 def decode(encoded: bytes, side: int = SIDE) -> NDArray[np.uint8]:
     """Decode strictly to RGB (256, 256, 3): the central square at the resolution where the shorter side is 256 (P §2).
 
-    Reference nets take another ``side``. EXIF orientation is ignored, as in 2012. Raises an exception of
-    Pillow for bytes that are no whole image.
+    Reference nets take another ``side``. EXIF orientation is ignored, as in 2012. The array may be a view of
+    ``encoded``. Raises an exception of Pillow for bytes that are no whole image.
     """
-    with open_image(encoded) as image:
-        colors = _eight_bit(image)
+    if (pixels := pnm_pixels(encoded)) is None:
+        with open_image(encoded) as image:
+            colors = _eight_bit(image)
+    elif pixels.shape == (side, side, 3):
+        return pixels
+    else:
+        colors = Image.fromarray(pixels)
     square = colors if colors.size == (side, side) else _resize(colors, side)
     return np.asarray(square.convert("RGB"))
 
@@ -78,37 +102,66 @@ def _resize(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
-def cut(image: NDArray[np.uint8], augmentations: Augmentations, row: int, out: NDArray[np.float32]) -> None:
-    """Write the crop of ``image`` (256, 256, 3) for row ``row``, with its noise, into ``out`` (3, 224, 224)."""
-    top, left, size = augmentations.top[row], augmentations.left[row], out.shape[-1]
-    crop = image[top : top + size, left : left + size]
-    crop = crop[:, ::-1] if augmentations.reflect[row] else crop
-    np.add(crop.transpose(2, 0, 1), augmentations.noise[row][:, None, None], out=out)
+def cut(image: NDArray[np.uint8], augmentations: Augmentations, row: int, out: NDArray[np.uint8]) -> None:
+    """Write the crop of ``image`` (256, 256, 3) for row ``row``, reflected if it is to be, into ``out`` (224, 224, 3).
+
+    Numpy needs ten times as long: it moves three bytes at a time.
+    """
+    top, left, size = int(augmentations.top[row]), int(augmentations.left[row]), len(out)
+    reflect = augmentations.reflect[row]
+    if (built := pixels_native.library()) and image.strides[1:] == (3, 1):
+        pixels_native.cut(built, image, top * image.strides[0] + left * 3, reflect, out)
+    else:
+        crop = image[top : top + size, left : left + size]
+        out[:] = crop[:, ::-1] if reflect else crop
 
 
-def normalize(images: Tensor, augmentations: Augmentations, mean: Tensor, recipe: ImageRecipe) -> Tensor:
-    """Noisy crops, float32 (n, 3, 224, 224), to the network's input: ``less_mean``, over the divisor; in place."""
+def normalize(crops: Tensor, augmentations: Augmentations, mean: Tensor, recipe: ImageRecipe) -> Tensor:
+    """Crops, uint8 (n, 224, 224, 3), to the network's input, float32 (n, 3, 224, 224), on their device.
+
+    Their colour noise is added and the mean subtracted (``less_mean``); the recipe may divide the result.
+    """
+    noise, divisor, size = augmentations.noise, augmentations.divisor, crops.shape[1]
+    built = pixels_native.library() if crops.device.type == "cpu" and recipe.mean_subtracted else None
+    if built and crops.is_contiguous() and mean.is_contiguous():
+        out = torch.empty(len(crops), 3, size, size)
+        side = mean.shape[-1]
+        reflected, top, left = mean_places(
+            augmentations.top, augmentations.left, augmentations.reflect, size, side, recipe
+        )
+        places = (reflected * 3 * side + top) * side + left
+        pixels_native.normalize(built, crops, noise, mean, np.ascontiguousarray(places), divisor, out)
+        return out
+    images = crops.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    images += torch.from_numpy(noise).to(images.device, non_blocking=True)[:, :, None, None]
     images = less_mean(images, augmentations.top, augmentations.left, augmentations.reflect, mean, recipe)
-    return images.div_(augmentations.divisor) if augmentations.divisor != 1 else images
+    return images.div_(divisor) if divisor != 1 else images
 
 
 def less_mean(images: Tensor, top: Places, left: Places, reflect: Places, mean: Tensor, recipe: ImageRecipe) -> Tensor:
-    """Crops, float32 (n, 3, size, size), less the mean image (side, side, 3) on their device; in place.
+    """Crops, float32 (n, 3, size, size), less the mean image as ``Statistics.mean_on`` gives it; in place.
 
     ``top``, ``left`` and ``reflect``, (n,) or (1,) for all, say where they were cut and which were reflected.
-    ``paper``: the mean's part under the crop, reflected with it (P §2 subtracts before cropping); ``source``: its
-    central crop, under every crop (S). A net without a mean image gets what ``scaled`` gives.
+    A net without a mean image gets what ``scaled`` gives.
     """
     size = images.shape[-1]
     if not recipe.mean_subtracted:
         return scaled(images, recipe)
-    if recipe.mean_central:
-        edge = (len(mean) - size) // 2
-        return images.sub_(mean[edge : edge + size, edge : edge + size].permute(2, 0, 1))
-    both = torch.stack([mean, mean.flip(1)]).permute(0, 3, 1, 2).contiguous()
-    crops = both.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5)  # reflected, top, left: a view
-    places = (reflect.astype(np.int64), top, np.where(reflect, mean.shape[1] - size - left, left))
+    crops = mean.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5)  # reflected, top, left: a view
+    places = mean_places(top, left, reflect, size, mean.shape[-1], recipe)
     return images.sub_(crops[tuple(torch.from_numpy(place).to(mean.device, non_blocking=True) for place in places)])
+
+
+def mean_places(top: Places, left: Places, reflect: Places, size: int, side: int, recipe: ImageRecipe) -> list[NDArray]:
+    """Which part of the mean image is subtracted from each crop: reflected (0 or 1), top, left, int64 (n,) each.
+
+    ``paper``: what lies under the crop, reflected with it (P §2 subtracts before cropping); ``source``: the central
+    crop, under every crop (S).
+    """
+    if recipe.mean_central:
+        edge = np.full(len(top), (side - size) // 2)
+        return [np.zeros_like(edge), edge, edge]
+    return [reflect.astype(np.int64), top.astype(np.int64), np.where(reflect, side - size - left, left)]
 
 
 def scaled(images: Tensor, recipe: ImageRecipe) -> Tensor:

@@ -1,6 +1,6 @@
 """The prepared data set: tar shards that any WebDataset reader reads, and an index that finds any image at once.
 
-A directory holds, for each split, ``train-000000.tar``, ... (``key.jpg`` and ``key.cls`` an image, uncompressed) and
+A directory holds, for each split, ``train-000000.tar``, ... (``key.jpg`` or ``key.ppm``, and ``key.cls``, an image) and
 ``train-index.npy``; beside them ``classes.json``, ``statistics.npz`` and ``manifest.json``: how it was prepared, what
 was odd about the source's images, and the checksum of every other file. Those of the shards are compared by
 ``--verify``, the others whenever a set is opened.
@@ -21,6 +21,7 @@ import numpy as np
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import Field, is_count, map_npy, open_file, read_json
 from alexnet2012.data.dataset import Dataset, in_words
+from alexnet2012.data.pixels import SIDE
 from alexnet2012.data.statistics import Statistics
 
 INDEX = np.dtype([("shard", "<i4"), ("offset", "<i8"), ("length", "<i4"), ("label", "<i4")])  # bytes from shard's start
@@ -29,12 +30,15 @@ UNFINISHED = ".preparation"  # directory of a preparation under way
 OPEN_SHARDS = 256  # file descriptors a process keeps; a usual limit is 1,024
 ROWS = 2**14  # of the index, read at a time
 BLOCK = tarfile.BLOCKSIZE  # bytes; an image's header is the block before it
+SUFFIXES = {"jpeg": "jpg", "ppm": "ppm"}  # of images, by the encoding of the set
 FILES = (
     "train-index.npy",
     "val-index.npy",
     "classes.json",
     "statistics.npz",
 )  # whose checksums are compared at opening
+PPM_HEADER = b"P6\n%d %d\n255\n" % (SIDE, SIDE)
+PPM_BYTES = len(PPM_HEADER) + 3 * SIDE**2
 ADVICE = "delete the set and prepare it again with data_prep/prepare_imagenet.py"
 
 
@@ -50,7 +54,7 @@ def _is_image_name(value: Any) -> bool:
 SEAL = {"bytes": is_count, "sha256": str}
 SPLIT = {"images": is_count, "shards": [{"name": _is_file_name, "images": is_count, **SEAL}]}
 MANIFEST_FORM = {
-    "settings": {"classes": is_count},
+    "settings": {"classes": is_count, "encoding?": tuple(SUFFIXES).__contains__},  # a set without one is of JPEGs
     "splits": {"train": SPLIT, "val": SPLIT},
     "unreadable": [_is_image_name],
     "repaired": {f"{kind}?": [str] for kind in ("cmyk", "grey", "png")},
@@ -61,15 +65,15 @@ MANIFEST_FORM = {
 class ShardWriter:
     """Writes one shard into ``file``: the same bytes for the same images, whenever and by whomever."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, encoding: str = "jpeg") -> None:
         self.rows: list[tuple[int, int, int]] = []  # offset, length, label
         self.bytes = 0
-        self._file, self._sha256 = file, hashlib.sha256()
+        self._file, self._sha256, self._suffix = file, hashlib.sha256(), SUFFIXES[encoding]
 
-    def add(self, key: str, jpeg: bytes, label: int) -> None:
+    def add(self, key: str, encoded: bytes, label: int) -> None:
         """Append an image. ``key`` has no dot and fits a tar header with its suffix: see ``prepare/source.py``."""
-        self.rows.append((self.bytes + BLOCK, len(jpeg), label))
-        for suffix, content in (("jpg", jpeg), ("cls", str(label).encode())):
+        self.rows.append((self.bytes + BLOCK, len(encoded), label))
+        for suffix, content in ((self._suffix, encoded), ("cls", str(label).encode())):
             info = tarfile.TarInfo(f"{key}.{suffix}")  # its time and owner are 0
             info.size = len(content)
             self._write(info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % BLOCK))
@@ -100,7 +104,7 @@ class _Shard:
 
 
 class ShardDataset(Dataset):
-    """One split, ``train`` or ``val``, of a prepared directory: ``d[i] -> (JPEG of 256x256, label)`` in O(1).
+    """One split, ``train`` or ``val``, of a prepared directory: ``d[i] -> (JPEG or PPM of 256x256, label)`` in O(1).
 
     The index is mapped, shards stay open once read; both survive fork and pickling. Raises InputError when the
     directory is no finished set, or naming a shard that is missing, unreadable or at odds with the index.
@@ -112,6 +116,7 @@ class ShardDataset(Dataset):
         self.directory, self.split = Path(directory), split
         manifest = read_manifest(self.directory)
         description = manifest["splits"][split]
+        self.raw = manifest["settings"].get("encoding") == "ppm"
         self.shards = [self.directory / shard["name"] for shard in description["shards"]]
         self._sizes = [shard["bytes"] for shard in description["shards"]]  # bytes
         for shard, size in zip(self.shards, self._sizes, strict=True):
@@ -160,16 +165,17 @@ class ShardDataset(Dataset):
 
     def encoded(self, index: int) -> bytes:
         shard, offset, length, _ = self.index[index].item()
-        jpeg = self._read(shard, offset, length)
-        if not (jpeg.startswith(b"\xff\xd8") and jpeg.endswith(b"\xff\xd9")):
-            raise InputError(f"{self.shards[shard]}: no JPEG at byte {offset}, where the index has one; {ADVICE}")
-        return jpeg
+        encoded, kind = self._read(shard, offset, length), "PPM" if self.raw else "JPEG"
+        start, end, bytes_ = (PPM_HEADER, b"", PPM_BYTES) if self.raw else (b"\xff\xd8", b"\xff\xd9", length)
+        if not (encoded.startswith(start) and encoded.endswith(end) and length == bytes_):
+            raise InputError(f"{self.shards[shard]}: no {kind} at byte {offset}, where the index has one; {ADVICE}")
+        return encoded
 
     def name(self, index: int) -> str:
         """``train-000003.tar: key``."""
         shard, offset, *_ = self.index[index].item()
         header = self._read(shard, offset - BLOCK, BLOCK)
-        return f"{self.shards[shard]}: {os.fsdecode(header[:100].rstrip(bytes(1))).removesuffix('.jpg')}"
+        return f"{self.shards[shard]}: {os.fsdecode(header[:100].rstrip(bytes(1))).partition('.')[0]}"
 
     def identity(self) -> bytes:
         """All that decided its bytes: source, order and encoding."""

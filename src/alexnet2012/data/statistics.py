@@ -62,8 +62,9 @@ class Statistics(Arrays):
         }
 
     def mean_on(self, device: torch.device | str) -> Tensor:
-        """The mean image as what is subtracted from pixels: float32 (side, side, 3) on ``device``."""
-        return torch.from_numpy(self.mean).to(device, torch.float32)
+        """The mean image and its reflection, as they are subtracted from pixels: float32 (2, 3, side, side)."""
+        mean = torch.from_numpy(self.mean).to(device, torch.float32)
+        return torch.stack([mean, mean.flip(1)]).permute(0, 3, 1, 2).contiguous()
 
     @classmethod
     def none(cls) -> Statistics:

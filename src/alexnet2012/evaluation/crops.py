@@ -30,7 +30,7 @@ def crop_offsets(recipe: ImageRecipe, crops: int) -> list[tuple[int, int, bool]]
 def crops_of(images: Tensor, mean: Tensor, recipe: ImageRecipe, crops: int) -> Iterator[Tensor]:
     """Each crop of uint8 ``images`` (n, 256, 256, 3): float (n, 3, 224, 224), ready for the net.
 
-    ``mean`` is the mean image (256, 256, 3) on the images' device, subtracted as in training.
+    ``mean`` is that of ``Statistics.mean_on`` the images' device, subtracted as in training.
     """
     pixels, size = images.permute(0, 3, 1, 2).contiguous(), recipe.crop_size
     for top, left, reflected in crop_offsets(recipe, crops):

@@ -67,7 +67,7 @@ def softmax(logits: Tensor) -> Tensor:
 
 
 def softmax_outputs(net: AlexNet, images: Tensor, mean: Tensor, crops: int) -> Tensor:
-    """(2, n, classes) for uint8 images (n, 256, 256, 3) and the mean image (256, 256, 3) on their device.
+    """(2, n, classes) for uint8 images (n, 256, 256, 3) and ``Statistics.mean_on`` their device.
 
     First the softmax outputs averaged over the crops (P §4.1), then those of the centre crop alone.
     """

@@ -13,7 +13,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -26,7 +26,7 @@ from alexnet2012.core.atomic_files import atomic_write, remove_partials
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import Damaged, Field, is_count, open_lock, read_json, read_npz, require
 from alexnet2012.core.random_streams import Purpose, philox
-from alexnet2012.data.pixels import SIDE, decode, open_image
+from alexnet2012.data.pixels import SIDE, decode, open_image, pnm
 from alexnet2012.data.prepare.source import File, Source
 from alexnet2012.data.prepare.workers import count_image, run
 from alexnet2012.data.shards import (
@@ -49,7 +49,7 @@ from alexnet2012.data.statistics import SUMS, Sums
 #   4:2:0  28.0 KB  40.6 dB                  1.6          1045/s  1445/s
 # The sources are 4:2:0 themselves, and decoding is what bounds training: a fifth fewer bytes and faster.
 SUBSAMPLING = "4:2:0"
-BYTES_PER_IMAGE = 36_000  # in a shard, to check the disk's space by: 29,000 measured
+BYTES_PER_IMAGE = {"jpeg": 36_000, "ppm": 198_656}  # in a shard, to check the disk's space by: of JPEGs 29,000 measured
 BYTES_PER_RECORD = 1_700_000  # mostly the sum of a shard's images, 256 x 256 x 3 in int64
 GREY = ("1", "L", "LA", "I", "I;16")  # Pillow's modes
 RECORD = {"rows": Field(INDEX, ("rows",)), "notes": Field("U", ()), **SUMS}
@@ -62,7 +62,8 @@ class Settings:
 
     quality: int = 95  # of the stored JPEGs
     seed: int = 0  # of the order
-    images_per_shard: int = 2_500  # shards of about 75 MB: a kill loses some seconds of work
+    images_per_shard: int = 2_500  # shards of about 75 MB, of PPM 500 MB: a kill loses some seconds of work
+    encoding: str = "jpeg"  # or ppm: the pixels as they are
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Shard:
     number: int  # within its split
     files: list[File]
     labels: list[int]
-    quality: int
+    settings: Settings
     skip_unreadable: bool
 
     @property
@@ -114,7 +115,7 @@ def prepare(
         with _claimed(directory, description):
             shards = plan_shards(source, directory, settings, skip_unreadable)
             missing = [shard for shard in shards if not shard.made]
-            _check_space(directory, missing)
+            _check_space(directory, missing, BYTES_PER_IMAGE[settings.encoding])
             made = sum(len(shard.files) for shard in shards) - sum(len(shard.files) for shard in missing)
             for _ in run(make_shard, missing, workers, lambda images: progress(made + images)):
                 pass
@@ -125,12 +126,16 @@ def prepare(
 
 def describe(source: Source, settings: Settings) -> dict[str, Any]:
     """All that decides a prepared set's bytes. Two sets with equal descriptions are equal."""
+    encoding: dict[str, Any] = {"subsampling": SUBSAMPLING, "quality": settings.quality}
+    if settings.encoding != "jpeg":
+        encoding = {"encoding": settings.encoding}
     return {
         "format": 2,  # 1 drew its order from another stream
         "size": SIDE,
         "filter": "Pillow's bilinear, antialiased; shorter side to size, then the central square",
-        "subsampling": SUBSAMPLING,
-        **asdict(settings),
+        **encoding,
+        "seed": settings.seed,
+        "images_per_shard": settings.images_per_shard,
         "images": {split: len(files) for split, files in source.images.items()},
         "classes": len(source.wnids),
         "source": source.fingerprint(),
@@ -147,7 +152,7 @@ def plan_shards(source: Source, directory: Path, settings: Settings, skip_unread
         for number, start in enumerate(range(0, len(files), settings.images_per_shard)):
             chosen = [files[index] for index in order[start : start + settings.images_per_shard]]
             of_chosen = [labels[file.wnid] for file in chosen]
-            shards.append(Shard(directory, split, number, chosen, of_chosen, settings.quality, skip_unreadable))
+            shards.append(Shard(directory, split, number, chosen, of_chosen, settings, skip_unreadable))
     return shards
 
 
@@ -182,10 +187,10 @@ def make_shard(shard: Shard) -> None:
     sums, odd = Sums(), defaultdict(list)
     try:
         with atomic_write(shard.path, shard.record.parent) as partial, partial.open("wb") as file:
-            writer = ShardWriter(file)
+            writer = ShardWriter(file, shard.settings.encoding)
             for source_file, label in zip(shard.files, shard.labels, strict=True):
                 if image := _prepare_file(source_file, shard):
-                    writer.add(source_file.key, image.jpeg, label)
+                    writer.add(source_file.key, image.encoded, label)
                     sums.add(image.pixels[None])
                 for kind in image.oddities if image else ["unreadable"]:
                     odd[kind].append(f"{shard.split}/{source_file.key}")
@@ -204,20 +209,23 @@ def make_shard(shard: Shard) -> None:
 class PreparedImage:
     """One image as stored."""
 
-    jpeg: bytes
-    pixels: NDArray[np.uint8]  # (256, 256, 3), of ``jpeg`` decoded again
+    encoded: bytes
+    pixels: NDArray[np.uint8]  # (256, 256, 3), of ``encoded`` decoded again
     oddities: list[str]  # what its source was: cmyk, grey, png
 
 
-def prepare_image(encoded: bytes, quality: int) -> PreparedImage:
+def prepare_image(encoded: bytes, settings: Settings) -> PreparedImage:
     """Decode strictly, cut to 256x256, encode. Orientation tags are ignored, as in 2012.
 
     Raises OSError or another exception of Pillow for bytes that are no whole image.
     """
     with open_image(encoded) as image:
         kinds = {"cmyk": image.mode == "CMYK", "grey": image.mode in GREY, "png": image.format == "PNG"}
-    stored = io.BytesIO()
-    Image.fromarray(decode(encoded)).save(stored, "JPEG", quality=quality, subsampling=SUBSAMPLING)
+    stored, pixels = io.BytesIO(), decode(encoded)
+    if settings.encoding == "ppm":
+        stored.write(pnm(pixels))
+    else:
+        Image.fromarray(pixels).save(stored, "JPEG", quality=settings.quality, subsampling=SUBSAMPLING)
     return PreparedImage(stored.getvalue(), decode(stored.getvalue()), [kind for kind in kinds if kinds[kind]])
 
 
@@ -225,7 +233,7 @@ def _prepare_file(file: File, shard: Shard) -> PreparedImage | None:
     """The image of ``file``; None if it is unreadable and to be skipped."""
     encoded = file.read()
     try:
-        return prepare_image(encoded, shard.quality)
+        return prepare_image(encoded, shard.settings)
     except Exception as error:
         if shard.skip_unreadable:
             return None
@@ -241,10 +249,11 @@ def _finished(directory: Path, description: dict[str, Any]) -> bool:
     finished = (directory / MANIFEST).exists()
     if finished or settings.exists():
         held = read_manifest(directory)["settings"] if finished else read_json(settings, dict, ADVICE)
-        if different := [name for name in description if held.get(name) != description[name]]:
+        here, there = ({"encoding": "jpeg"} | described for described in (description, held))
+        if different := [name for name in here if there.get(name) != here[name]]:
             name = different[0]
             raise InputError(
-                f"--out {directory}: holds another set ({name} {held.get(name)}, here {description[name]}); "
+                f"--out {directory}: holds another set ({name} {there.get(name)}, here {here[name]}); "
                 f"delete it or choose another"
             )
     elif directory.is_dir() and any(path.name != UNFINISHED for path in directory.iterdir()):
@@ -278,9 +287,9 @@ def _lock(file: IO[str], directory: Path) -> None:
         raise InputError(f"--out {directory}: another preparation is writing into it") from error
 
 
-def _check_space(directory: Path, missing: list[Shard]) -> None:
+def _check_space(directory: Path, missing: list[Shard], bytes_per_image: int) -> None:
     images = sum(len(shard.files) for shard in missing)
-    needed, free = images * BYTES_PER_IMAGE + len(missing) * BYTES_PER_RECORD, shutil.disk_usage(directory).free
+    needed, free = images * bytes_per_image + len(missing) * BYTES_PER_RECORD, shutil.disk_usage(directory).free
     if free < needed:
         raise InputError(
             f"--out {directory}: {images} images need about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"

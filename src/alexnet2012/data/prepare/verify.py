@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import mmap
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,15 @@ from alexnet2012.data.prepare.archive import Member, members
 from alexnet2012.data.prepare.shards import Settings, Shard, plan_shards
 from alexnet2012.data.prepare.source import MD5, OFFICIAL, Source, md5
 from alexnet2012.data.prepare.workers import count_image, run
-from alexnet2012.data.shards import ADVICE, MANIFEST, ShardDataset, read_manifest
+from alexnet2012.data.shards import (
+    ADVICE,
+    MANIFEST,
+    PPM_BYTES,
+    PPM_HEADER,
+    SUFFIXES,
+    ShardDataset,
+    read_manifest,
+)
 from alexnet2012.data.statistics import Sums
 
 CHECKSUMS, LABELS = "shards with the manifest's checksum", "images and labels that are the source's"
@@ -65,7 +73,9 @@ def verify(
     ``progress`` is called with the number of images read. Raises InputError when the set cannot even be opened.
     """
     settings = read_manifest(directory)["settings"]
-    chosen = Settings(**{setting.name: settings[setting.name] for setting in fields(Settings)})
+    chosen = Settings(
+        **{setting.name: settings[setting.name] for setting in fields(Settings) if setting.name in settings}
+    )
     shards = plan_shards(source, directory, chosen)
     stored = {split: ShardDataset(directory, split) for split in source.images}
     if (listed := sum(len(dataset.shards) for dataset in stored.values())) != len(shards):
@@ -101,10 +111,12 @@ def check_shard(shard: Shard) -> Findings:
         for file, label in zip(shard.files, shard.labels, strict=True)
         if f"{shard.split}/{file.key}" not in unreadable
     ]
-    content, found = shard.path.read_bytes(), Findings()
+    found, encoding = Findings(), shard.settings.encoding
+    with shard.path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        images = _stored_images(file, content, SUFFIXES[encoding])
     if hashlib.sha256(content).hexdigest() != entries[shard.number]["sha256"]:
         found.problems.append((CHECKSUMS, f"{shard.path}: its checksum is not the manifest's"))
-    images = _stored_images(content)
     if not len(images) == len(rows) == len(expected):
         counts = f"{len(images)} images, {len(rows)} in the index, {len(expected)} expected"
         found.problems.append((INDEXED, f"{shard.path}: {counts}"))
@@ -114,33 +126,36 @@ def check_shard(shard: Shard) -> Findings:
             found.problems.append((LABELS, f"{name} of class {label} is {image.key} of class {image.label}"))
         if row != (shard.number, image.offset, image.length, label):
             found.problems.append((INDEXED, f"{name}: the index has another place or class"))
-        if (pixels := _decode_stored(content[image.offset : image.offset + image.length])) is None:
-            found.problems.append((DECODED, f"{name}: no whole RGB JPEG of {SIDE}x{SIDE}"))
+        if (pixels := _decode_stored(content[image.offset : image.offset + image.length], encoding)) is None:
+            found.problems.append((DECODED, f"{name}: no whole RGB {encoding.upper()} of {SIDE}x{SIDE}"))
         else:
             found.sums.add(pixels[None])
         count_image()
     return found
 
 
-def _stored_images(content: bytes) -> list[StoredImage]:
+def _stored_images(file: BinaryIO, content: mmap.mmap, suffix: str) -> list[StoredImage]:
     """Every pair of members, up to where the tar is damaged."""
     listed: list[Member] = []
     with suppress(Damaged):
-        listed += members(io.BytesIO(content), Path())
+        listed += members(file, Path())
     images = []
-    for jpeg, label in zip(listed[::2], listed[1::2], strict=False):
-        key, text = jpeg.name.stem, content[label.offset : label.offset + label.length]
-        paired = (str(jpeg.name), str(label.name)) == (f"{key}.jpg", f"{key}.cls")
-        images.append(StoredImage(key if paired else str(jpeg.name), text.decode("latin-1"), jpeg.offset, jpeg.length))
+    for image, label in zip(listed[::2], listed[1::2], strict=False):
+        key, text = image.name.stem, content[label.offset : label.offset + label.length]
+        paired = (str(image.name), str(label.name)) == (f"{key}.{suffix}", f"{key}.cls")
+        name = key if paired else str(image.name)
+        images.append(StoredImage(name, text.decode("latin-1"), image.offset, image.length))
     return images
 
 
-def _decode_stored(jpeg: bytes) -> NDArray[np.uint8] | None:
-    """Pixels (256, 256, 3), or None if it is anything but a whole RGB JPEG of that size."""
+def _decode_stored(encoded: bytes, encoding: str) -> NDArray[np.uint8] | None:
+    """Pixels (256, 256, 3), or None if it is anything but a whole RGB image of that size and ``encoding``."""
+    if encoding == "ppm":
+        return decode(encoded) if len(encoded) == PPM_BYTES and encoded.startswith(PPM_HEADER) else None
     try:
-        with open_image(jpeg) as image:
+        with open_image(encoded) as image:
             as_stored = (image.format, image.mode, image.size) == ("JPEG", "RGB", (SIDE, SIDE))
-        return decode(jpeg) if as_stored else None
+        return decode(encoded) if as_stored else None
     except Exception:  # Pillow's are many
         return None
 
