@@ -75,7 +75,6 @@ def test_images_come_back_by_index_with_label_and_name(prepared: Path) -> None:
         dataset[10]
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # its own
 def test_a_shard_of_another_encoding_is_refused_by_name(prepared: Path) -> None:
     manifest = json.loads((prepared / "manifest.json").read_text())
     manifest["settings"]["encoding"] = "ppm"
@@ -89,6 +88,7 @@ def test_a_shard_of_another_encoding_is_refused_by_name(prepared: Path) -> None:
             ShardDataset(prepared, "train")
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # its own
 def test_a_webdataset_reader_reads_the_shards(prepared: Path) -> None:
     urls = [str(path) for path in sorted(prepared.glob("train-*.tar"))]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode())

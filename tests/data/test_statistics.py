@@ -31,6 +31,14 @@ def test_statistics_are_those_of_plain_numpy():
     assert np.allclose(found.color_axes @ found.color_axes.T, expected, rtol=1e-9)
 
 
+def test_those_kept_with_the_sample_are_the_measured_ones():
+    kept, sums = open_dataset("sample", "val").statistics, measure(open_dataset("sample", "train"))
+    measured = sums.statistics()
+    assert np.array_equal(kept.mean, measured.mean.astype(np.float32)) and kept.images == measured.images == 6_000
+    assert np.array_equal(kept.covariance, measured.covariance)
+    assert np.allclose(kept.color_axes, measured.color_axes, rtol=1e-9, atol=1e-5)  # eigenvectors of 0 are arbitrary
+
+
 def test_statistics_at_another_side():
     dataset = colored(5)
     images = np.stack([decode(dataset[i][0], 32) for i in range(5)])

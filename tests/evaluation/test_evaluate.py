@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from running import write_tree
 from alexnet2012 import load_checkpoint, paper_recipe, source_recipe
 from alexnet2012.data import Dataset, open_dataset
 from alexnet2012.data.datasets import TreeDataset
+from alexnet2012.data.statistics import Statistics
 from alexnet2012.distributed.layout import Layout
 from alexnet2012.evaluation.crops import crop_offsets, crops_of
 from alexnet2012.evaluation.evaluate import EvaluationSettings, assess, evaluate, evaluating, outputs, softmax
@@ -42,7 +44,8 @@ def test_crops_of_an_image(recipe, crops: int) -> None:
     random, side, size = np.random.default_rng(0), recipe.image_size, recipe.crop_size
     edge = (side - size) // 2
     image, mean = random.integers(0, 256, (side, side, 3)).astype(np.uint8), random.random((side, side, 3)) * 255
-    shown = list(crops_of(torch.from_numpy(image)[None], torch.from_numpy(mean).float(), recipe, crops))
+    on_device = dataclasses.replace(Statistics.none(), mean=mean).mean_on("cpu")
+    shown = list(crops_of(torch.from_numpy(image)[None], on_device, recipe, crops))
     assert len(shown) == crops
     for view, (top, left, reflected) in zip(shown, crop_offsets(recipe, crops), strict=True):
         crop, under = image[top : top + size, left : left + size], mean[top : top + size, left : left + size]

@@ -41,6 +41,7 @@ class Dataset(ABC):
     """One split of a data set. ``d[i] -> (encoded bytes, label)``, ``d.classes``, ``d.statistics``."""
 
     square256 = False  # every image is 256x256: no resizing needed
+    statistics_kept = False  # those of its images at 256x256 lie with it: nothing is measured
     raw = False  # every image is a file of ``pixels.pnm``: no decoding needed
 
     def __init__(self, labels: NDArray[np.integer], classes: list[str], training: Callable[[], Dataset] | None) -> None:
@@ -101,7 +102,7 @@ class Subset(Dataset):
     def __init__(self, whole: Dataset, indices: NDArray[np.int64]) -> None:
         super().__init__(np.asarray(whole.labels)[indices], whole.classes, None)
         self.whole, self.indices = whole, indices
-        self.square256, self.raw = whole.square256, whole.raw
+        self.square256, self.raw, self.statistics_kept = whole.square256, whole.raw, whole.square256
 
     @property
     def statistics(self) -> Statistics:

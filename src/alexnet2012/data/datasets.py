@@ -19,6 +19,7 @@ from alexnet2012.data import DATASETS
 from alexnet2012.data.dataset import IMAGE_BYTES, Dataset, in_words
 from alexnet2012.data.pixels import pnm
 from alexnet2012.data.shards import ShardDataset, is_prepared
+from alexnet2012.data.statistics import Statistics
 
 LOST_LINK = "a link to nothing, or not a file; restore what it points at, or remove it"
 SUFFIXES = (b".jpeg", b".jpg", b".png")  # of images, in any case
@@ -42,9 +43,18 @@ class ArrayDataset(Dataset):
         classes: list[str],
         origin: str,
         training: Callable[[], Dataset] | None,
+        kept: Path | None = None,
     ) -> None:
+        """``kept``: a file of the training split's statistics."""
         super().__init__(labels, classes, training)
-        self.pixels, self.origin = pixels, origin
+        self.pixels, self.origin, self.kept = pixels, origin, kept
+        self.statistics_kept = kept is not None
+
+    @property
+    def statistics(self) -> Statistics:
+        if self._statistics is None and self.kept:
+            self._statistics = Statistics.load(self.kept)
+        return super().statistics
 
     def encoded(self, index: int) -> bytes:
         return pnm(self.pixels[index])
@@ -113,7 +123,8 @@ def _open_idx(directory: Path, split: str) -> Dataset:
     if len(pixels) != len(labels) or pixels.shape[1:] != (28, 28) or labels.max(initial=0) >= len(FASHION_CLASSES):
         raise InputError(f"{origin}: damaged (its images are not those of its labels); install it again")
     training = None if split == "train" else partial(_open_idx, directory, "train")
-    return ArrayDataset(pixels, labels, list(FASHION_CLASSES), origin, training)
+    kept = directory / "statistics.npz" if directory == SAMPLE else None
+    return ArrayDataset(pixels, labels, list(FASHION_CLASSES), origin, training, kept)
 
 
 def _read_idx(path: Path, axes: int) -> NDArray[np.uint8]:

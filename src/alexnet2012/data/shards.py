@@ -110,7 +110,7 @@ class ShardDataset(Dataset):
     directory is no finished set, or naming a shard that is missing, unreadable or at odds with the index.
     """
 
-    square256 = True
+    square256 = statistics_kept = True
 
     def __init__(self, directory: str | Path, split: str) -> None:
         self.directory, self.split = Path(directory), split

@@ -222,7 +222,7 @@ def training_statistics(dataset: Dataset, layout: Layout, directory: RunDirector
     if not settings.recipe.uses_statistics:
         return Statistics.none()
     side = settings.recipe.image_size
-    if dataset.square256 and side == SIDE:
+    if dataset.statistics_kept and side == SIDE:
         return dataset.statistics
     if not broadcast_from_main(layout, lambda: measured_on(directory.statistics, len(dataset))):
         own = rank_slice(len(dataset), layout.rank, layout.processes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -110,7 +111,8 @@ def first_batch(train: Dataset, plan: TrainingPlan, settings: Settings) -> dict[
     with contextlib.closing(loader):
         images, labels = next(iter(loader))
     black, mean = torch.zeros_like(images), train.statistics.mean_on("cpu")
-    seen, subtracted = (normalize(pixels, augmentations, mean, recipe) for pixels in (images, black))
+    noiseless = dataclasses.replace(augmentations, noise=np.zeros_like(augmentations.noise))
+    seen, subtracted = normalize(images, augmentations, mean, recipe), normalize(black, noiseless, mean, recipe)
     shown = (seen - subtracted) * torch.tensor(recipe.pixel_scale)[:, None, None]
     names = [train.classes[label] for label in labels.tolist()]
     return {"first-batch": draw_batch(shown.round().clamp(0, 255).to(torch.uint8), names)}
