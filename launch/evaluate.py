@@ -66,7 +66,7 @@ def arguments() -> Namespace:
     refuse_threads(threads=given.threads, workers=given.workers)
     outputs = (given.json, given.predictions, given.centre_predictions, given.per_class)
     refuse_overwriting(outputs, given.average or given.checkpoints)
-    given.weights = evaluation.evaluate.checked_weights(given.weights, len(given.average or given.checkpoints))
+    given.weights = evaluation.evaluate.normalized_weights(given.weights, len(given.average or given.checkpoints))
     return given
 
 
@@ -103,7 +103,7 @@ def run(given: Namespace) -> None:
 
 def average(given: Namespace) -> evaluation.evaluate.Assessment:
     """Of the predictions kept in files."""
-    return evaluation.evaluate.assess_kept(evaluation.predictions.load_alike(given.average), given.weights)
+    return evaluation.evaluate.assess_predictions(evaluation.predictions.load_comparable(given.average), given.weights)
 
 
 def wanted_crops(given: Namespace, crops: int) -> set[int]:

@@ -62,7 +62,7 @@ def readable(paths: Iterable[Path], side: int, problems: list[str]) -> Iterator[
     """Each photograph's pixels, uint8 (side, side, 3); a line on stderr, kept in ``problems``, for what is no image."""
     for path in paths:
         try:
-            yield path, evaluation.model.square_pixels(path, side)
+            yield path, evaluation.model.read_pixels(path, side)
         except InputError as error:
             problems.append(str(error))
             messages.error(str(error))
@@ -82,7 +82,7 @@ def run(given: Namespace) -> None:
     with distributed.layout.open_layout(towers=1, threads=given.threads) as layout:
         net = evaluation.model.load_checkpoint(given.checkpoint, layout.devices)
         photographs = readable(paths, net.recipe.image_size, problems)
-        while batch := list(itertools.islice(photographs, evaluation.model.AT_ONCE)):
+        while batch := list(itertools.islice(photographs, evaluation.model.BATCH_SIZE)):
             pixels = np.stack([pixels for _, pixels in batch])
             for (path, picture), row in zip(batch, net.probabilities(torch.from_numpy(pixels)), strict=True):
                 messages.say(path)

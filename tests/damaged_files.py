@@ -52,7 +52,7 @@ from alexnet2012.evaluation import checkpoint, features
 from alexnet2012.evaluation import model as trained_net
 from alexnet2012.evaluation.evaluate import EvaluationSettings
 from alexnet2012.evaluation.export import save_grouped, save_safetensors, save_with_weights_of
-from alexnet2012.evaluation.predictions import Predictions, average, fingerprint, load_alike
+from alexnet2012.evaluation.predictions import Predictions, average, fingerprint, load_comparable
 from alexnet2012.reporting.ablation.study import Run
 from alexnet2012.reporting.figures.curves import draw_curves, read_curves
 from alexnet2012.training import PaperSGD
@@ -286,7 +286,7 @@ def read_grouped(directory: Path, path: Path) -> Any:
 
 
 def read_predictions(directory: Path, path: Path) -> Any:
-    kept = average(load_alike([directory / "predictions.npz", directory / "others.npz"]), [1, 1])
+    kept = average(load_comparable([directory / "predictions.npz", directory / "others.npz"]), [1, 1])
     kept.error_rates()
     return vars(kept)
 
@@ -351,7 +351,7 @@ def read_tree(directory: Path, path: Path) -> Any:
 
 
 def read_picture(directory: Path, path: Path) -> Any:
-    return trained_net.square_pixels(path)
+    return trained_net.read_pixels(path)
 
 
 def always(read: Any) -> bool:

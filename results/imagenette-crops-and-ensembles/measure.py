@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet2012.evaluation.predictions import average, load_alike
+from alexnet2012.evaluation.predictions import average, load_comparable
 from alexnet2012.reporting.ablation.differences import Measured, compare
 
 VARIANTS = ("base", "no-lrn", "no-overlap", "one-tower", "no-exchange")
@@ -24,7 +24,7 @@ SEEDS = (0, 1, 2)
 def main(runs: Path) -> None:
     nets = [(variant, seed) for variant in VARIANTS for seed in SEEDS]
     kept = {
-        crops: dict(zip(nets, load_alike([runs / f"{v}-seed{s}" / f"{crops}.npz" for v, s in nets]), strict=True))
+        crops: dict(zip(nets, load_comparable([runs / f"{v}-seed{s}" / f"{crops}.npz" for v, s in nets]), strict=True))
         for crops in ("centre_crop", "ten_crops")
     }
 

@@ -21,7 +21,6 @@ from alexnet2012.data import Dataset, open_dataset
 from alexnet2012.data.dataset import load
 from alexnet2012.evaluation import checkpoint
 from alexnet2012.evaluation.export import (
-    check_onnx,
     groups,
     metadata,
     onnx_difference,
@@ -243,4 +242,4 @@ def test_the_onnx_graph_of_the_source_recipe_is_the_net(val: Dataset, tmp_path: 
     with torch.no_grad():
         net.held[1].fc8.bias += 1.0
     with pytest.raises(InputError, match="differs from the net"):
-        check_onnx(net, tmp_path / "net.onnx")
+        onnx_difference(net, tmp_path / "net.onnx")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alexnet2012.evaluation.features import colour_share, columns, kernel_sheet, scaled_alike, sheet
+from alexnet2012.evaluation.features import colour_share, columns, kernel_sheet, scaled_together, sheet
 
 
 def test_colour_is_what_lies_off_the_grey_axis() -> None:
@@ -21,7 +21,7 @@ def test_colour_is_what_lies_off_the_grey_axis() -> None:
 
 def test_towers_are_scaled_by_the_same_largest_weight() -> None:
     small, large = torch.full((2, 3, 11, 11), 0.5), torch.full((2, 3, 11, 11), -2.0)
-    pixels = scaled_alike([small, large])
+    pixels = scaled_together([small, large])
     assert pixels[0].unique().tolist() == [0.625] and pixels[1].unique().tolist() == [0.0]
 
 

@@ -13,8 +13,8 @@ from running import write_tree
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
 from alexnet2012.data.dataset import Subset
-from alexnet2012.evaluation.evaluate import assess_kept, checked_weights
-from alexnet2012.evaluation.predictions import Predictions, average, fingerprint, load_alike, write_per_class
+from alexnet2012.evaluation.evaluate import assess_predictions, normalized_weights
+from alexnet2012.evaluation.predictions import Predictions, average, fingerprint, load_comparable, write_per_class
 
 NAMES = ["cat", "dog", "eel"]
 
@@ -40,17 +40,17 @@ def test_an_average_is_that_of_the_arrays(weights: list[float]) -> None:
     by_hand = np.average([one.probabilities, other.probabilities], axis=0, weights=weights)
     np.testing.assert_allclose(average([one, other], weights).probabilities, by_hand, rtol=1e-6)
     wrong = 100 * (by_hand.argmax(1) != one.labels).mean()
-    assessment = assess_kept([one, other], weights)
+    assessment = assess_predictions([one, other], weights)
     assert assessment.average[10].top1_error == pytest.approx(wrong)
     assert assessment.each == [one.error_rates(), other.error_rates()]
 
 
 def test_weights_that_make_no_average_are_refused() -> None:
-    assert checked_weights(None, 2) == [1, 1]
-    assert checked_weights([1e308, 5e307], 2) == [1, 0.5]  # whose sum float64 does not hold
+    assert normalized_weights(None, 2) == [1, 1]
+    assert normalized_weights([1e308, 5e307], 2) == [1, 0.5]  # whose sum float64 does not hold
     for weights in ([1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]):
         with pytest.raises(InputError, match="--weights"):
-            checked_weights(weights, 2)
+            normalized_weights(weights, 2)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_weights_that_make_no_average_are_refused() -> None:
 )
 def test_fields_that_do_not_fit_are_refused(change: dict, tmp_path: Path) -> None:
     replace(some_predictions(), **change).save(tmp_path / "a.npz")
-    with pytest.raises(InputError, match=r"a.npz: no predictions that evaluate.py wrote"):
+    with pytest.raises(InputError, match=r"a.npz: not predictions written by evaluate.py"):
         Predictions.load(tmp_path / "a.npz")
 
 
@@ -83,8 +83,8 @@ def test_other_labels_are_another_data_set(tmp_path: Path) -> None:
     paths, kept = [tmp_path / "a.npz", tmp_path / "b.npz"], some_predictions()
     for path, one in zip(paths, (kept, replace(kept, labels=kept.labels[::-1].copy())), strict=True):
         one.save(path)
-    with pytest.raises(InputError, match=r"b.npz: of another data set"):
-        load_alike(paths)
+    with pytest.raises(InputError, match=r"b.npz: for another data set"):
+        load_comparable(paths)
 
 
 def test_predictions_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
@@ -92,9 +92,9 @@ def test_predictions_that_do_not_belong_together_are_refused(tmp_path: Path) -> 
     kept = some_predictions()
     for path, one in zip(paths, (kept, replace(kept, data="others"), replace(kept, crops=1)), strict=True):
         one.save(path)
-    for path, reason in zip(paths[1:], ("another data set", "of 1 crops"), strict=True):
-        with pytest.raises(InputError, match=f"{path.name}: of .*") as refusal:
-            load_alike([paths[0], path])
+    for path, reason in zip(paths[1:], ("for another data set", "over 1 crops"), strict=True):
+        with pytest.raises(InputError, match=f"{path.name}: {reason}") as refusal:
+            load_comparable([paths[0], path])
         assert reason in str(refusal.value)
 
 
@@ -105,7 +105,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     some_predictions().save(cut)
     cut.write_bytes(cut.read_bytes()[:-100])
     for path in (text, arrays, cut, tmp_path, tmp_path / "absent"):
-        with pytest.raises(InputError, match="no predictions"):
+        with pytest.raises(InputError, match="not predictions written"):
             Predictions.load(path)
 
 

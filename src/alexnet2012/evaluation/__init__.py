@@ -1,4 +1,4 @@
-"""How right a net is: crops, error rates, averages."""
+"""Checkpoints, predictions and error rates of trained nets, and their export."""
 
 from typing import TYPE_CHECKING
 

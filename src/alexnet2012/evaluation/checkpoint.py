@@ -1,7 +1,8 @@
-"""Checkpoints: one file holds the whole net and all a run needs to go on, or an evaluation to start.
+"""Checkpoints: one file holds the whole net and everything needed to resume a run or to evaluate.
 
-The file is torch's zip format, read with ``weights_only``: no code in it is ever run. Its keys are those of the whole
-net, so every layout loads every other's. A safetensors file of ``launch/export.py`` is read as well, for evaluation.
+The file is in torch's zip format and read with ``weights_only``, which runs no code from it. Its keys are those of the
+whole net, so every layout loads the checkpoints of every other. For evaluation, safetensors files of
+``launch/export.py`` are read too.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from alexnet2012.network.reference import recorded_fields
 from alexnet2012.recipe import Recipe
 
 FORMAT = 1
-SAMPLE = Path(__file__).parent / "sample" / "net.safetensors"  # a small net, see the README beside it
-FORM = {  # of what it holds; a run goes on only from one with all of it
+SAMPLE = Path(__file__).parent / "sample" / "net.safetensors"  # a small net, see the README there
+FORM = {  # of the contents; a run resumes only from a checkpoint with all of them
     "weights": dict,
     "recipe": dict,
     "classes": is_count,
@@ -44,34 +45,35 @@ FORM = {  # of what it holds; a run goes on only from one with all of it
     "images?": is_count,
     "best_top1_error?": is_number,  # or loss, where that is monitored
 }
-MEANS = {"images", "loss", "wrong"}  # sums over an epoch so far
-ADDED = {  # by later versions: a run goes on without them
+ADDED = {  # by later versions: a run resumes without them
     "epochs_since_best?": is_count,
     "patience_best?": is_number,
     "validation_pending?": bool,
     "epoch_means?": lambda means: (
-        isinstance(means, dict) and means.keys() <= MEANS and all(map(is_sum, means.values()))
+        isinstance(means, dict)
+        and means.keys() <= {"images", "loss", "wrong"}  # sums over an epoch so far
+        and all(is_number(total) and 0 <= total < math.inf for total in means.values())
     ),
     "streams?": is_count,
 }
-MESSAGE = 500  # characters of what is wrong, which may quote a name without end
+MESSAGE = 500  # characters of an error message at most: it may quote a huge name
 HINTS = typing.get_type_hints(Recipe)
 
 
-class Broken(InputError):
-    """A checkpoint file that is cut short or altered, or holds a value that is not finite."""
+class DamagedCheckpoint(InputError):
+    """A checkpoint file that is truncated or altered, or holds a value that is not finite."""
 
 
 def save(path: Path, contents: dict[str, Any]) -> None:
-    """Write ``contents`` so that ``path`` always holds a whole file."""
+    """Write ``contents`` atomically."""
     with atomic_write(path) as partial, partial.open("wb") as file:
         torch.save({"format": FORMAT, **contents}, file)
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The contents of a checkpoint, its tensors mapped from the file; the text ``sample`` is the one in this package.
+    """The contents of a checkpoint, with tensors memory-mapped. ``path="sample"`` is the sample net of this package.
 
-    Raises InputError, naming the file, for one that is missing, damaged, of another project or of a newer format.
+    Raises InputError, naming the file, if it is missing, damaged, of another project or of a newer format.
     """
     path = SAMPLE if path == "sample" else Path(path)
     if not path.is_file():
@@ -81,7 +83,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     except InputError:
         raise
     except Exception as error:
-        raise Broken(f"{path}: not a whole checkpoint ({type(error).__name__})") from error
+        raise DamagedCheckpoint(f"{path}: not a whole checkpoint ({type(error).__name__})") from error
     if not isinstance(saved, dict) or not is_count(saved.get("format")):
         raise InputError(f"{path}: not a checkpoint of this project")
     if saved["format"] > FORMAT:
@@ -91,37 +93,37 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         validate(saved)
     except (ValueError, KeyError, TypeError, RuntimeError, ArithmeticError) as error:
-        raise Broken(f"{path}: {str(error)[:MESSAGE]}") from error
+        raise DamagedCheckpoint(f"{path}: {str(error)[:MESSAGE]}") from error
     return saved
 
 
 def read_zip(path: Path) -> Any:
-    """What torch has saved in ``path``. Raises Broken where a checksum differs, or what zipfile and torch raise."""
+    """The object saved by torch. Raises DamagedCheckpoint for a wrong checksum, or what zipfile and torch raise."""
     with zipfile.ZipFile(path) as archive:
         refuse_packed(archive, path.stat().st_size)
         damaged = archive.testzip()  # every record carries a CRC-32
     if damaged is not None:
-        raise Broken(f"{path}: damaged (the checksum of {damaged} differs)")
-    with warnings.catch_warnings(action="ignore"):  # of torch, about tensors that are refused later
+        raise DamagedCheckpoint(f"{path}: damaged (the checksum of {damaged} differs)")
+    with warnings.catch_warnings(action="ignore"):  # torch warns of tensors that are refused below
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 def validate(saved: dict[str, Any]) -> None:
-    """Check a checkpoint's contents, each value of a tensor among them, before any of it is used.
+    """Check the contents of a checkpoint, including every tensor value, before any of them is used.
 
-    Raises ValueError, or what else building its net raises, for contents that no run writes; InputError for a recipe of
+    Raises ValueError, or whatever building its net raises, for contents that no run writes; InputError for a recipe of
     a newer version.
     """
     require(saved, FORM | ADDED)
     recipe, classes = recipe_in(saved), saved["classes"]
     if len(saved["class_names"]) != classes or classes < 2:
-        raise ValueError(f"{len(saved['class_names'])} names of {classes} classes")
+        raise ValueError(f"{len(saved['class_names'])} class names for {classes} classes")
     shapes = parameter_shapes(recipe, classes)
     if different := sorted(shapes.keys() ^ saved["weights"].keys(), key=str):
         raise ValueError(f"weights: {different[0]} is {'missing' if different[0] in shapes else 'of another net'}")
     for name, shape in shapes.items():
         refuse_tensor(f"weights of {name}", saved["weights"][name], shape)
-    if "velocities" in saved:  # written before every optimizer's state could be saved
+    if "velocities" in saved:  # written by versions that saved no other optimizer state
         saved["optimizer"] = {"momentum_buffer" if recipe.optimizer == "sgd" else "velocity": saved.pop("velocities")}
     refuse_state(saved.get("optimizer", {}), shapes, recipe.towers)
     side = statistics_in(saved).mean.shape[0]
@@ -130,10 +132,10 @@ def validate(saved: dict[str, Any]) -> None:
 
 
 def refuse_state(state: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], towers: int) -> None:
-    """Check an optimizer's state, such as velocities: by its kind and the name of the parameter.
+    """Check an optimizer's state, such as velocities: kind of state -> parameter name -> value.
 
-    A tensor of the parameter's shape is the parameter's own. The rest, such as a count of steps, must be equal in all
-    towers: another layout could not resume from it. Raises ValueError, naming it, for anything else.
+    A tensor of the parameter's shape belongs to the parameter. Anything else, such as a step count, must be equal in
+    all towers, since another layout could not resume from it otherwise. Raises ValueError, naming the kind.
     """
     for kind, by_name in state.items():
         require(by_name, dict, f"optimizer[{kind!r}]")
@@ -151,9 +153,9 @@ def refuse_state(state: dict[str, Any], shapes: Mapping[str, tuple[int, ...]], t
 
 
 def refuse_value(name: str, value: Any, shape: tuple[int, ...]) -> Any:
-    """Check the state of a parameter of ``shape``; returns what of it must be equal in all towers.
+    """Check a state of a parameter of ``shape``; returns its value if that must be equal in all towers, else None.
 
-    Raises ValueError for what is neither a number nor a tensor.
+    Raises ValueError if it is neither a number nor a tensor.
     """
     if isinstance(value, Tensor):
         own = tuple(value.shape) == shape
@@ -165,7 +167,7 @@ def refuse_value(name: str, value: Any, shape: tuple[int, ...]) -> Any:
 
 
 def refuse_tensor(name: str, tensor: Any, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
-    """Raises ValueError for anything but a dense tensor of ``shape`` in main memory, all values finite."""
+    """Raises ValueError unless ``tensor`` is dense, on the CPU, of ``shape`` and ``dtype``, with finite values."""
     if not isinstance(tensor, Tensor) or (tensor.layout, tensor.device.type) != (torch.strided, "cpu"):
         raise ValueError(f"the {name} are not a dense tensor")
     if (tensor.dtype, tuple(tensor.shape)) != (dtype, shape):
@@ -177,30 +179,27 @@ def refuse_tensor(name: str, tensor: Any, shape: tuple[int, ...], dtype: torch.d
 
 
 def refuse_incomplete(saved: dict[str, Any], path: Path) -> None:
-    """Raises InputError for a checkpoint that no run can go on from: an imported one, or of other random streams."""
+    """Raises InputError for a checkpoint that no run can resume from: imported, or with other random streams."""
     if missing := [name for name in (key.removesuffix("?") for key in FORM) if name not in saved]:
-        raise InputError(f"{path}: holds no {', '.join(missing)}, so no run can go on from it; give another --out")
+        raise InputError(f"{path}: holds no {', '.join(missing)}, so no run can resume from it; give another --out")
     refuse_other_streams(path, saved.get("streams", 1))
 
 
 def describe_data(classes: list[str], statistics: Statistics) -> dict[str, Any]:
-    """What a checkpoint keeps of its data set: enough to evaluate without it."""
+    """The entries of a checkpoint about its data set, which evaluation needs."""
     arrays = {name: torch.as_tensor(value) for name, value in vars(statistics).items()}
     return {"class_names": list(classes), "statistics": arrays}
 
 
 def statistics_in(saved: dict[str, Any]) -> Statistics:
-    """The training set's statistics that a checkpoint carries. Raises ValueError for what no images have."""
+    """The statistics of the training set in a checkpoint. Raises ValueError for impossible ones."""
     tensors = saved["statistics"]
     require(tensors, dict.fromkeys(Statistics.__dataclass_fields__, Tensor))
     return Statistics.of({name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 def recipe_in(saved: dict[str, Any]) -> Recipe:
-    """The recipe that a checkpoint carries.
-
-    Raises InputError for fields this version does not know, ValueError for a value that its field cannot have.
-    """
+    """The recipe in a checkpoint. Raises InputError for unknown fields, ValueError for an impossible value."""
     fields = recorded_fields(saved["recipe"])
     if unknown := fields.keys() - HINTS.keys():
         raise InputError(
@@ -215,13 +214,8 @@ def recipe_in(saved: dict[str, Any]) -> Recipe:
         raise ValueError(str(error)) from error
 
 
-def is_sum(value: Any) -> bool:
-    """A finite number, at least 0."""
-    return is_number(value) and 0 <= value < math.inf
-
-
 def of_type(value: Any, hint: Any) -> bool:
-    """Whether ``value`` is of a type such as a recipe's fields have: float is finite, and may be a whole number."""
+    """Whether ``value`` matches the type hint of a recipe's field. A float must be finite, and may be an int."""
     if isinstance(hint, types.UnionType):
         return any(of_type(value, one) for one in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:

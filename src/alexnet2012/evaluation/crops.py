@@ -1,4 +1,4 @@
-"""The crops of a test image (paper §4.1): the centre, or ten."""
+"""Crops of a test image (paper §4.1): the centre, or ten."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from alexnet2012.data.pixels import less_mean
 from alexnet2012.recipe import ImageRecipe
 
 CROPS = (1, 10)
-CENTRE = {1: 0, 10: 4}  # by number of crops: which of them is the centre one
 
 
 def crop_offsets(recipe: ImageRecipe, crops: int) -> list[tuple[int, int, bool]]:
-    """(top, left, reflected) of each crop: the centre; or corners and centre, then their reflections (P §4.1).
+    """(top, left, reflected) of each crop: the centre, or corners and centre, then their reflections (paper §4.1).
 
-    A net trained without crops and reflections has the centre alone.
+    A net trained without crops and reflections has the centre crop only.
     """
     edge = recipe.image_size - recipe.crop_size
     centre = (edge // 2, edge // 2)
@@ -28,9 +27,9 @@ def crop_offsets(recipe: ImageRecipe, crops: int) -> list[tuple[int, int, bool]]
 
 
 def crops_of(images: Tensor, mean: Tensor, recipe: ImageRecipe, crops: int) -> Iterator[Tensor]:
-    """Each crop of uint8 ``images`` (n, 256, 256, 3): float (n, 3, 224, 224), ready for the net.
+    """Yields each crop of uint8 ``images`` (n, 256, 256, 3) as the net's input, float (n, 3, 224, 224).
 
-    ``mean`` is that of ``Statistics.mean_on`` the images' device, subtracted as in training.
+    ``mean`` is that of ``Statistics.mean_on`` the images' device; it is subtracted as in training.
     """
     pixels, size = images.permute(0, 3, 1, 2).contiguous(), recipe.crop_size
     for top, left, reflected in crop_offsets(recipe, crops):

@@ -21,10 +21,11 @@ class ErrorRates:
 
 
 def credit(scores: Tensor, labels: Tensor, top: int) -> Tensor:
-    """Credit of each row at ``top``, 0 to 1: (n,) float64, for scores (n, classes) and labels (n,).
+    """Top-``top`` credit of each row, 0 to 1: (n,) float64, for scores (n, classes) and labels (n,).
 
-    clip((top - higher) / tied, 0, 1), where ``higher`` classes score above the true one and ``tied`` score as it
-    does, itself included (the 2012 code's rule). A row with a score that is not finite is wrong.
+    A tie earns fractional credit, as in the 2012 code: clip((top - higher) / tied, 0, 1), where ``higher`` classes
+    score above the true class and ``tied`` classes, itself included, score the same. A row with a score that is not
+    finite earns none.
     """
     true = scores.gather(1, labels[:, None])
     higher = (scores > true).sum(1)
@@ -34,10 +35,10 @@ def credit(scores: Tensor, labels: Tensor, top: int) -> Tensor:
 
 
 def nats(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """The loss of each row: (n,) float64, for probabilities (n, classes) and labels (n,).
+    """The loss of each row in nats: (n,) float64, for probabilities (n, classes) and labels (n,).
 
-    A probability below ``SMALLEST`` counts as ``SMALLEST``, so that a single image cannot make a mean infinite; a row
-    with a value that is not finite gives its true class no probability.
+    Probabilities are clamped to at least ``SMALLEST``, so that no single image makes a mean infinite. In a row with a
+    value that is not finite the true class has probability 0.
     """
     true = probabilities.gather(1, labels[:, None])[:, 0].double()
     true = torch.where(probabilities.isfinite().all(1), true, torch.zeros_like(true))
@@ -51,19 +52,19 @@ def error_measures(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 class ErrorCount:
-    """Errors of images that arrive in batches."""
+    """Accumulates errors over batches."""
 
     def __init__(self) -> None:
         self.sums: Tensor | float = 0.0  # (3,) of error_measures, on the outputs' device
         self.images = 0
 
     def add(self, probabilities: Tensor, labels: Tensor) -> None:
-        """Count in softmax outputs (n, classes) for images of ``labels`` (n,)."""
+        """Add softmax outputs (n, classes) of images with ``labels`` (n,)."""
         self.sums = self.sums + error_measures(probabilities, labels).sum(1)
         self.images += len(labels)
 
     def rates(self) -> ErrorRates:
-        """Of the images so far, of which there is at least one."""
+        """The error rates so far. At least one image must have been added."""
         assert isinstance(self.sums, Tensor), "no image was counted"
         top1, top5, loss = (total / self.images for total in self.sums.tolist())
         return ErrorRates(100 * top1, 100 * top5, loss, self.images)

@@ -1,16 +1,14 @@
-"""A trained net for other programs: ONNX, safetensors, and grouped weights back into a checkpoint.
+"""Export of a trained net to ONNX and safetensors, and import of grouped weights into a checkpoint.
 
-Grouped weights are the form of single-device nets: a layer that reads its own tower only is a convolution of two
-groups, one that reads both a plain one. In the paper's net conv2, conv4 and conv5 are grouped: ``conv2.weight`` is
-256x48x5x5. LRN must stay within each group: a single-device net that normalises across all 96 maps of conv1 mixes the
-towers at maps 46 to 49 (Caffe's does).
+Grouped weights are those of a single-device net, in which a layer that reads only its own tower is a convolution with
+two groups. In the paper's net these are conv2, conv4 and conv5: ``conv2.weight`` is 256x48x5x5. LRN must stay within
+each group: a net that normalizes across all 96 maps of conv1, as Caffe's does, mixes the towers at maps 46 to 49.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save  # its save_file makes a file that only its owner may read
-from torch import Tensor, nn
+from torch import Tensor
 
 from alexnet2012.core.atomic_files import atomic_write
 from alexnet2012.core.errors import InputError
@@ -27,26 +25,25 @@ from alexnet2012.evaluation import checkpoint, safetensors_file
 from alexnet2012.evaluation.crops import crops_of
 from alexnet2012.evaluation.model import TrainedAlexNet, trained_net
 from alexnet2012.network import AlexNet
-from alexnet2012.network.lrn.layer import InMapResponseNorm
 from alexnet2012.recipe import CONVOLUTIONS, Recipe
 
-TOLERANCE = 1e-4  # between the net's logits and its export's, of the largest logit where that is above 1
-LRN_WITHIN = "within towers"  # how our grouped files say that LRN does not cross
+TOLERANCE = 1e-4  # of ``onnx_difference``
+LRN_WITHIN = "within towers"  # in our files' metadata: LRN does not cross the towers
 
 
 def groups(recipe: Recipe) -> dict[str, int]:
-    """The number of groups of each layer. Raises InputError for a net that has no such form."""
+    """The number of groups of each layer. Raises InputError for a net that cannot be grouped."""
     if recipe.net != "2012":
-        raise InputError(f"{recipe.net}: a net without towers has nothing to group")
+        raise InputError(f"{recipe.net}: a net without towers has no groups")
     reads_all = {layer: layer == "conv1" or recipe.reads_both_towers(layer) for layer in recipe.layers}
     count = {layer: 1 if reads_all[layer] else recipe.towers for layer in recipe.layers}
     if apart := [layer for layer in recipe.layers if layer not in CONVOLUTIONS and count[layer] > 1]:
-        raise InputError(f"{', '.join(apart)}: reads one tower only, which no single-device layer does; cannot group")
+        raise InputError(f"{', '.join(apart)}: reads one tower only, which no fully connected layer can; cannot group")
     return count
 
 
 def to_grouped(net: AlexNet) -> dict[str, Tensor]:
-    """``net``'s weights as ``conv1.weight`` .. ``fc8.bias``, tower 0's kernels first. ``net`` holds all its towers."""
+    """``net``'s weights as ``conv1.weight`` .. ``fc8.bias``, tower 0's kernels first. ``net`` must hold all towers."""
     groups(net.recipe)
     parameters = dict(net.named_parameters())
     return {
@@ -57,7 +54,7 @@ def to_grouped(net: AlexNet) -> dict[str, Tensor]:
 
 
 def from_grouped(net: AlexNet, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Grouped ``weights`` under the names of ``net``'s parameters: ``towers.0.conv1.weight`` and so on.
+    """Split grouped ``weights`` into ``net``'s parameters: ``towers.0.conv1.weight`` and so on.
 
     Raises InputError, naming the tensor, for weights of another net.
     """
@@ -82,7 +79,7 @@ def by(tensor: Tensor) -> str:
 
 
 def metadata(net: TrainedAlexNet) -> dict[str, str]:
-    """Of a file of weights: all that a checkpoint has for evaluation, and more for people."""
+    """The metadata of an exported file: what evaluation needs of a checkpoint, and notes for the reader."""
     recipe = net.recipe
     shape = f"N x {recipe.channels} x {recipe.crop_size} x {recipe.crop_size}"
     pixels = "RGB, 0..255, mean image subtracted"
@@ -97,9 +94,9 @@ def metadata(net: TrainedAlexNet) -> dict[str, str]:
 
 
 def save_safetensors(net: TrainedAlexNet, path: Path) -> None:
-    """The whole net under its own names, ``towers.0.conv1.weight`` and so on, or torchvision's under its.
+    """Write the whole net under its own names, ``towers.0.conv1.weight`` and so on, or those of its publisher.
 
-    ``load_checkpoint`` reads it.
+    ``load_checkpoint`` reads the file.
     """
     weights = {name: weight.detach().cpu().contiguous() for name, weight in net.named_parameters()}
     names = safetensors_file.published_names(net.recipe.net)
@@ -107,16 +104,16 @@ def save_safetensors(net: TrainedAlexNet, path: Path) -> None:
 
 
 def save_grouped(net: TrainedAlexNet, path: Path) -> None:
-    """The net as grouped convolutions, see ``to_grouped``. Raises InputError for a net that has no such form."""
+    """Write the net as grouped convolutions, see ``to_grouped``. Raises InputError if it cannot be grouped."""
     weights = {name: weight.detach().cpu().contiguous() for name, weight in to_grouped(net).items()}
     path.write_bytes(save(weights, metadata(net) | {"groups": json.dumps(groups(net.recipe))}))
 
 
 def save_with_weights_of(saved: dict[str, Any], weights: Path, path: Path, lrn_may_cross: bool = False) -> None:
-    """A checkpoint for evaluation: ``saved`` with the grouped weights of a safetensors file.
+    """Write a checkpoint for evaluation: ``saved`` with the grouped weights of a safetensors file.
 
-    Raises InputError for weights of another shape, and, unless ``lrn_may_cross``, for a file that does not say that
-    its net normalises within towers: 96 maps normalised as one (Caffe) mix the towers.
+    Raises InputError for weights of another shape, and, unless ``lrn_may_cross``, for a file whose metadata does not
+    say that LRN stays within the towers.
     """
     open_file(weights).close()  # a pipe would block below
     try:
@@ -128,7 +125,7 @@ def save_with_weights_of(saved: dict[str, Any], weights: Path, path: Path, lrn_m
     if lrn != LRN_WITHIN and not lrn_may_cross:
         raise InputError(
             f"{weights}: does not say that its LRN stays within towers; Caffe's crosses them, which is another net: "
-            "add --lrn-may-cross to take the weights all the same"
+            "add --lrn-may-cross to use the weights anyway"
         )
     try:
         taken = from_grouped(trained_net(saved, None), tensors)
@@ -139,10 +136,10 @@ def save_with_weights_of(saved: dict[str, Any], weights: Path, path: Path, lrn_m
 
 
 def save_onnx(net: TrainedAlexNet, path: Path) -> float:
-    """One ONNX graph of both towers, ``images`` to ``logits``, for any batch.
+    """Write one ONNX graph of both towers, ``images`` to ``logits``, for any batch size.
 
-    Returns by how much onnxruntime's logits differ, see ``onnx_difference``. Raises InputError without the extra
-    ``export``, and when they differ by more than ``TOLERANCE``: the file is not kept then.
+    Returns the ``onnx_difference``. Raises InputError if the extra ``export`` is not installed, or if the difference is
+    too large; the file is not kept then.
     """
     try:
         import onnx
@@ -150,11 +147,11 @@ def save_onnx(net: TrainedAlexNet, path: Path) -> float:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise InputError(f"--onnx: {error.name} is not installed; pip install 'alexnet2012[export]'") from error
-    images = random_crops(net, 2)
-    with exportable(net):
+    devices = [tower.device for tower in net.held]
+    try:
         program = torch.onnx.export(
-            net,
-            (images,),
+            net.place(["cpu"]),
+            (random_crops(net, 2),),
             dynamo=True,
             input_names=["images"],
             output_names=["logits"],
@@ -162,81 +159,47 @@ def save_onnx(net: TrainedAlexNet, path: Path) -> float:
             custom_translation_table={torch.ops.alexnet2012.local_response_norm.default: onnx_lrn},
             verbose=False,
         )
-    assert program is not None
-    model = program.model_proto
-    onnx.helper.set_model_props(model, metadata(net))
-    with atomic_write(path) as partial:
-        onnx.save(model, partial)
-        return check_onnx(net, partial)
-
-
-def check_onnx(net: TrainedAlexNet, path: Path) -> float:
-    """``onnx_difference``. Raises InputError if it is above ``TOLERANCE``."""
-    difference = onnx_difference(net, path)
-    if not difference <= TOLERANCE:
-        raise InputError(f"--onnx: the graph differs from the net by {difference:.1e} in onnxruntime; nothing written")
-    return difference
+        assert program is not None
+        model = program.model_proto
+        onnx.helper.set_model_props(model, metadata(net))
+        with atomic_write(path) as partial:
+            onnx.save(model, partial)
+            return onnx_difference(net, partial)
+    finally:
+        net.place(devices)
 
 
 def onnx_lrn(x: Any, size: int, alpha: float, beta: float, k: float, relu: bool) -> Any:
-    """ONNX divides alpha by the size, the paper does not."""
+    """LRN in ONNX, which divides alpha by the size; the paper does not."""
     from onnxscript import opset18
 
     return opset18.LRN(opset18.Relu(x) if relu else x, size=size, alpha=alpha * size, beta=beta, bias=k)
 
 
-class ExportableInMapNorm(nn.Module):
-    """``InMapResponseNorm`` in operations that ONNX has."""
-
-    def __init__(self, norm: InMapResponseNorm) -> None:
-        super().__init__()
-        self.size, self.alpha, self.beta, self.k = norm.size, norm.alpha, norm.beta, norm.k
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same."""
-        means = nn.functional.avg_pool2d(x.square(), self.size, 1, self.size // 2)
-        return x * (self.k + self.alpha * self.size**2 * means) ** -self.beta
-
-
-@contextlib.contextmanager
-def exportable(net: TrainedAlexNet) -> Iterator[None]:
-    """``net`` on the CPU, its in-map normalisations as ONNX can write them; as it was afterwards."""
-    devices = [tower.device for tower in net.held]
-    norms = {name: module for name, module in net.named_modules() if isinstance(module, InMapResponseNorm)}
-    try:
-        net.place(["cpu"])
-        for name, norm in norms.items():
-            net.set_submodule(name, ExportableInMapNorm(norm))
-        yield
-    finally:
-        for name, norm in norms.items():
-            net.set_submodule(name, norm)
-        net.place(devices)
-
-
 def random_crops(net: TrainedAlexNet, count: int) -> Tensor:
-    """Crops of random images, ready for ``net``."""
+    """Crops of random images, as input of ``net``."""
     random, side = torch.Generator().manual_seed(0), net.recipe.image_size
     images = torch.randint(256, (count, side, side, 3), generator=random, dtype=torch.uint8)
     return next(crops_of(images, net.statistics.mean_on("cpu"), net.recipe, 1)).contiguous()
 
 
 def onnx_difference(net: TrainedAlexNet, path: Path, images: int = 8) -> float:
-    """The largest difference of a logit over random images, in batches of one and of the rest.
+    """The largest difference between logits of ``net`` and of its graph in onnxruntime, over random images.
 
-    As a share of the largest logit where that is above 1: float32 is only so fine.
+    It is divided by the largest logit if that is above 1, since float32 has a relative precision. Batches are of one
+    image and of the rest. Raises InputError if the difference is above ``TOLERANCE``.
     """
     from onnxruntime import InferenceSession, SessionOptions
 
     options = SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # no threads beside torch's
     session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    pixels = random_crops(net, images)
-    differences, largest = [], 1.0
-    for batch in pixels.split([1, images - 1]):
+    largest, difference = 1.0, 0.0
+    for batch in random_crops(net, images).split([1, images - 1]):
         with torch.no_grad():
             expected = net(batch).cpu().numpy()
         (logits,) = session.run(None, {"images": batch.numpy()})
-        differences.append(np.abs(logits - expected).max())
-        largest = max(largest, np.abs(expected).max())
-    return float(max(differences) / largest)
+        largest, difference = max(largest, np.abs(expected).max()), max(difference, np.abs(logits - expected).max())
+    if not difference <= TOLERANCE * largest:
+        raise InputError(f"--onnx: in onnxruntime the graph differs from the net by {difference:.1e}; nothing written")
+    return float(difference / largest)

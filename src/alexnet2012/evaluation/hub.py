@@ -1,7 +1,8 @@
-"""A trained net on the Hugging Face Hub, by the Hub's own mixin. Needs the extra ``hub``.
+"""Trained nets on the Hugging Face Hub. Needs the extra ``hub``.
 
-``HubAlexNet(checkpoint.load(FILE)).push_to_hub("user/name")``, and ``HubAlexNet.from_pretrained("user/name")`` with
-all that ``load_checkpoint`` gives; ``HubReferenceNet`` for the reference nets. Both take local directories too.
+``HubAlexNet(checkpoint.load(FILE)).push_to_hub("user/name")`` uploads a net;
+``HubAlexNet.from_pretrained("user/name")`` returns what ``load_checkpoint`` does. ``HubReferenceNet`` is for the
+reference nets. Both accept local directories.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ try:
 except ImportError as error:
     raise InputError(f"the Hub: {error.name} is not installed; pip install 'alexnet2012[hub]'") from error
 
-FILE = "model.safetensors"  # the Hub's name for weights
+FILE = "model.safetensors"  # the Hub's file name
 ABOUT = {"library_name": "alexnet2012", "license": "bsd-3-clause", "pipeline_tag": "image-classification"}
 
 
 class HubMixin(PyTorchModelHubMixin, **ABOUT):
-    """Saves and loads the safetensors file of ``launch/export.py``, which has the recipe and the classes inside."""
+    """Saves and loads the safetensors file of ``launch/export.py``, which includes the recipe and the classes."""
 
     def _save_pretrained(self: Any, save_directory: Path) -> None:
         save_safetensors(self, save_directory / FILE)
 
     @classmethod
     def _from_pretrained(cls: Any, *, model_id: str, map_location: str = "cpu", **options: Any) -> Any:
-        """``options`` are the download's. Raises InputError, naming the file, for one that is damaged."""
+        """``options`` are those of the download. Raises InputError, naming the file, if it is damaged."""
         file: Path | str = Path(model_id, FILE)
         if not Path(model_id).is_dir():
             wanted = ("revision", "cache_dir", "force_download", "local_files_only", "token")
@@ -44,4 +45,4 @@ class HubAlexNet(HubMixin, TrainedAlexNet):
 
 
 class HubReferenceNet(HubMixin, TrainedReferenceNet):
-    """The same of a reference net."""
+    """The same for a reference net."""

@@ -1,4 +1,4 @@
-"""A net from a checkpoint, and its answers about pictures."""
+"""Trained nets: loading a checkpoint, and predicting the classes of images."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from alexnet2012.network.reference import ReferenceNet
 from alexnet2012.recipe import Recipe
 
 Picture = Image.Image | str | os.PathLike[str]
-AT_ONCE = 32  # pictures that pass through the net together
+BATCH_SIZE = 32  # images per forward pass
 
 
 class Prediction(NamedTuple):
-    """One of a picture's most probable classes."""
+    """One of the most probable classes of an image."""
 
     name: str
     probability: float
 
 
 class Predictor:
-    """Predictions of a net with a checkpoint's weights: a mixin of ``AlexNet`` and of the reference nets."""
+    """A mixin for ``AlexNet`` and the reference nets: a checkpoint's weights, and predictions."""
 
     recipe: Recipe
     classes: int
 
-    def take(self: Any, saved: dict[str, Any]) -> None:
-        """Its weights, ``class_names`` and ``statistics`` from ``saved``, from ``checkpoint.load``."""
+    def restore(self: Any, saved: dict[str, Any]) -> None:
+        """Set weights, ``class_names`` and ``statistics`` from ``saved``, the result of ``checkpoint.load``."""
         self.class_names = in_words(saved["class_names"])
         self.statistics = checkpoint.statistics_in(saved)
         self.load_state_dict({name: saved["weights"][name] for name in self.state_dict()})
         self.eval()
 
     def refuse_other_classes(self: Any, dataset: Dataset, data: str) -> None:
-        """Raises InputError where the classes of ``dataset``, called ``data``, are not the net's."""
+        """Raises InputError if the classes of ``dataset``, given as ``--data data``, differ from the net's."""
         theirs, ours = dataset.classes, self.class_names
         if len(theirs) != len(ours):
             raise InputError(f"--data {data}: has {len(theirs)} classes, the checkpoint's net {len(ours)}")
@@ -68,12 +68,11 @@ class Predictor:
     @overload
     def predict(self, images: Iterable[Picture], top: int = 5, crops: int = 10) -> list[list[Prediction]]: ...
     def predict(self, images: Picture | Iterable[Picture], top: int = 5, crops: int = 10) -> list[Any]:
-        """The ``top`` most probable classes, the most probable first, as (name, probability): a list an image.
+        """The ``top`` most probable classes as (name, probability), the most probable first: one list per image.
 
-        Of one image, a PIL image or a path, its list; of several, a list of theirs. Softmax outputs are averaged over
-        ten ``crops`` (P §4.1), or are of the centre crop with ``crops=1`` and where the net was trained without crops
-        and reflections. Raises InputError naming a file that is no image, TypeError for what is neither path nor PIL
-        image.
+        For a single image, a PIL image or a path, returns its list; for several, a list of lists. Softmax outputs are
+        averaged over ten ``crops`` (paper §4.1); ``crops=1``, or a net trained without crops and reflections, uses the
+        centre crop. Raises InputError naming a file that is not an image, TypeError for other objects.
         """
         if crops not in CROPS:
             raise ValueError(f"crops={crops}: must be one of {CROPS}")
@@ -82,22 +81,22 @@ class Predictor:
         if isinstance(images, Image.Image | str | os.PathLike):
             return self.predict([images], top, crops)[0]
         pictures, guesses = list(images), []
-        for first in range(0, len(pictures), AT_ONCE):
+        for first in range(0, len(pictures), BATCH_SIZE):
             side = self.recipe.image_size
-            pixels = np.stack([square_pixels(picture, side) for picture in pictures[first : first + AT_ONCE]])
+            pixels = np.stack([read_pixels(picture, side) for picture in pictures[first : first + BATCH_SIZE]])
             probabilities = self.probabilities(torch.from_numpy(pixels), crops)
             guesses += [self.best(row, top) for row in probabilities]
         return guesses
 
     def probabilities(self: Any, pixels: Tensor, crops: int = 10) -> Tensor:
-        """Softmax outputs (n, classes) for uint8 images (n, 256, 256, 3), on the CPU."""
+        """Softmax outputs (n, classes), on the CPU, for uint8 images (n, 256, 256, 3)."""
         device = self.held[0].device
         mean = self.statistics.mean_on(device)
         with evaluating(self):
             return softmax_outputs(self, pixels.to(device), mean, crops)[0].cpu()
 
     def best(self: Any, probabilities: Tensor, top: int) -> list[Prediction]:
-        """The ``top`` most probable of ``probabilities`` (classes,)."""
+        """The ``top`` most probable classes of ``probabilities`` (classes,)."""
         highest = probabilities.topk(min(top, self.classes))
         return [
             Prediction(self.class_names[index], value)
@@ -111,10 +110,10 @@ class TrainedAlexNet(Predictor, AlexNet):
     def __init__(self, saved: dict[str, Any], exchange: Exchange | None = None) -> None:
         """``saved`` is from ``checkpoint.load``; ``exchange`` as in ``AlexNet``."""
         super().__init__(checkpoint.recipe_in(saved), saved["classes"], exchange=exchange)
-        self.take(saved)
+        self.restore(saved)
 
     def draw_weights(self) -> None:
-        """Nothing to draw: the weights come from the checkpoint."""
+        """Does nothing: the weights come from the checkpoint."""
 
 
 class TrainedReferenceNet(Predictor, ReferenceNet):
@@ -122,24 +121,24 @@ class TrainedReferenceNet(Predictor, ReferenceNet):
 
     def __init__(self, saved: dict[str, Any]) -> None:
         super().__init__(checkpoint.recipe_in(saved), saved["classes"])
-        self.take(saved)
+        self.restore(saved)
 
 
 def trained_net(saved: dict[str, Any], exchange: Exchange | None) -> TrainedAlexNet:
-    """The net of ``saved``; a reference net offers all of it that evaluation and figures use."""
+    """The net of ``saved``; a reference net has every attribute that evaluation and figures use."""
     if checkpoint.recipe_in(saved).net == "2012":
         return TrainedAlexNet(saved, exchange)
     return cast(TrainedAlexNet, TrainedReferenceNet(saved))
 
 
-def square_pixels(picture: Picture, side: int = SIDE) -> NDArray[np.uint8]:
-    """A picture as the net's data are prepared, uint8 (side, side, 3).
+def read_pixels(picture: Picture, side: int = SIDE) -> NDArray[np.uint8]:
+    """The pixels of an image, scaled and cropped like a prepared data set: uint8 (side, side, 3).
 
-    Raises InputError naming a file that is no image, TypeError for what is neither path nor PIL image.
+    Raises InputError naming a file that is not an image, TypeError for anything but a path or a PIL image.
     """
     if isinstance(picture, Image.Image):
         file = io.BytesIO()
-        deep = picture.mode.startswith("I;16")  # 16 bits a pixel, which decoding scales
+        deep = picture.mode.startswith("I;16")  # 16 bits per channel, which decoding scales
         (picture if deep else picture.convert("RGB")).save(file, "PNG", compress_level=1)
         return decode(file.getvalue(), side)
     if not isinstance(picture, str | os.PathLike):
@@ -156,11 +155,11 @@ def load_checkpoint(
     device: torch.device | str | Sequence[torch.device | str] | None = None,
     exchange: Exchange | None = None,
 ) -> TrainedAlexNet:
-    """The net of a checkpoint file, both towers on ``device``: the first GPU if there is one, unless given.
+    """The net of a checkpoint file or of a safetensors file of ``launch/export.py``.
 
-    Also of a safetensors file of ``launch/export.py``; the text ``sample`` is the small net in this package.
-    ``exchange`` says which towers this process holds, where others hold the rest; several devices are a tower's each.
-    Raises InputError, naming the file, for one that is missing, damaged or of another project.
+    ``path="sample"`` is the small net in this package. Both towers are placed on ``device``, by default the first GPU
+    if there is one; with several devices, each tower gets one. ``exchange`` says which towers this process holds if
+    others hold the rest. Raises InputError, naming the file, if it is missing, damaged or of another project.
     """
     net = trained_net(checkpoint.load(path), exchange)
     if device is None:

@@ -1,6 +1,6 @@
-"""A net as a safetensors file: its weights are the tensors, all else that it needs to answer is the metadata.
+"""Nets in safetensors files: the tensors are the weights, the metadata is everything else needed to predict.
 
-So the file's tensors load into other programs' nets as they are, and this project's reader asks for nothing beside it.
+Other programs can load the tensors as they are, and this project needs no other file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROJECT = "alexnet2012"
 
 
 def describe(recipe: Recipe, class_names: list[str], statistics: Statistics) -> dict[str, str]:
-    """The metadata of a file of weights. The mean image is float32, of one channel where all three are equal."""
+    """The metadata of a file. The mean image is float32, with one channel if all three are equal."""
     mean = statistics.mean.astype("<f4")
     mean = mean[..., :1] if (mean == mean[..., :1]).all() else mean
     rest = {name: np.asarray(value).tolist() for name, value in vars(statistics).items() if name != "mean"}
@@ -42,24 +42,24 @@ def describe(recipe: Recipe, class_names: list[str], statistics: Statistics) -> 
 
 
 def published_names(net: str) -> Mapping[str, str]:
-    """Our names of the layers of ``net`` -> the names that its publisher gave them; empty where they have none."""
+    """Our layer names of ``net`` -> those of its publisher; empty if the net was not published with weights."""
     return NETS[net].published if net in NETS else {}
 
 
 def renamed(weights: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """``weights`` with the layer in each name, ``conv1`` of ``conv1.weight``, replaced by that in ``names``."""
+    """``weights`` with the layers in their names, such as ``conv1`` in ``conv1.weight``, replaced as in ``names``."""
     parts = {name: name.rpartition(".") for name in weights}
     return {f"{names.get(layer, layer)}{dot}{kind}": weights[name] for name, (layer, dot, kind) in parts.items()}
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a file begins as these do: eight bytes of length, then JSON."""
+    """Whether a file begins like a safetensors file: eight bytes of length, then JSON."""
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What the file holds, as the contents of a checkpoint, unchecked; nothing for a file of another project.
+    """The unchecked contents of a file, in the form of a checkpoint; empty for a file of another project.
 
     Raises InputError for grouped weights, and whatever safetensors and JSON raise for a damaged file.
     """
@@ -87,5 +87,5 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were."""
+    """Turn JSON's lists into the tuples they were written from."""
     return tuple(map(tuples, value)) if isinstance(value, list) else value

@@ -52,7 +52,7 @@ class CheckpointStore:
                 if is_file(path):
                     checkpoint.load(path)
                     return path, broken
-            except (checkpoint.Broken, Damaged) as error:
+            except (checkpoint.DamagedCheckpoint, Damaged) as error:
                 broken.append(f"{error}; passed over")
         if broken:
             raise InputError(f"{self.directory}: no whole checkpoint among {len(broken)}; start in another --out")

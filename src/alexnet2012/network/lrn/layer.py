@@ -179,8 +179,8 @@ class InMapResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same, computed in float32 at least; dtype and memory format are kept."""
         a = x if x.dtype == torch.float64 else x.float()
-        sums = F.avg_pool2d(a.square(), self.size, 1, self.size // 2, divisor_override=1)
-        return (a * (self.k + self.alpha * sums) ** -self.beta).to(x.dtype)
+        means = F.avg_pool2d(a.square(), self.size, 1, self.size // 2)  # ONNX has no plain sum
+        return (a * (self.k + self.alpha * self.size**2 * means) ** -self.beta).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

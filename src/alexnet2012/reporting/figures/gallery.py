@@ -25,7 +25,7 @@ from alexnet2012.evaluation.features import (
     features_file,
     kernels_by_tower,
     nearest,
-    scaled_alike,
+    scaled_together,
     sheet,
 )  # fmt: skip
 from alexnet2012.evaluation.model import TrainedAlexNet
@@ -53,7 +53,7 @@ def draw_kernels(weights: Mapping[str, Tensor]) -> Figure:
     ``weights`` are the whole net's by name.
     """
     towers = kernels_by_tower(weights)
-    sheets = [sheet(kernels) for kernels in scaled_alike(towers)]
+    sheets = [sheet(kernels) for kernels in scaled_together(towers)]
     height = sum(COLUMN * pixels.shape[1] / pixels.shape[2] for pixels in sheets)
     figure = new_figure(height + 0.25 * len(towers) + 0.25, "constrained")
     count, _, size, _ = towers[0].shape
