@@ -136,7 +136,7 @@ def measure(recipe: Recipe, classes: int, batch: int) -> None:
         optimizer = training.optimizer.make_optimizer(net, recipe)
         images = torch.randn(batch, recipe.channels, recipe.crop_size, recipe.crop_size, device=device)
         labels = torch.arange(batch, device=device) % classes
-        step = partial(benchmark.training_step.trained(net, optimizer, "fp32"), images, labels)
+        step = partial(benchmark.training_step.trained(net, optimizer), images, labels)
         step()
         speed = STEPS * batch / compare.timed(step, STEPS, device)
         megabytes = (compare.peak(device) - before) / 1e6

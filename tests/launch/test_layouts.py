@@ -63,6 +63,39 @@ def test_adam_goes_on_in_one_layout_from_what_the_other_saved(tree: Path, tmp_pa
     assert losses(run) == pytest.approx(losses(whole), rel=1e-4)
 
 
+@pytest.fixture(scope="module")
+def in_bf16(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "bf16"
+    ended = here(TRAIN, *SMALL, "--precision", "bf16", "--data", tree, "--out", run, "--max-steps", 8)
+    assert (ended.code, ended.err) == (0, "")
+    return run
+
+
+@pytest.mark.parametrize("layout", ["two", "together"])
+def test_in_bf16_losses_are_those_of_one_process(layout: str, in_bf16: Path, tree: Path, tmp_path: Path) -> None:
+    """Replicas add their gradients in float32, one process rounds their sum to eight bits."""
+    flags = (*SMALL, "--precision", "bf16", "--data", tree, "--out", tmp_path / "run", "--max-steps", 8)
+    processes, placement = LAYOUTS[layout]
+    ended = on_ranks(processes, TRAIN, *flags, *placement)
+    assert ended.code == 0, ended.err
+    assert losses(tmp_path / "run") == pytest.approx(losses(in_bf16), rel=1e-3)
+
+
+def test_in_bf16_losses_are_near_those_in_fp32(in_bf16: Path, one_process: Path) -> None:
+    expected = losses(one_process)
+    assert losses(in_bf16) == pytest.approx({step: expected[step] for step in range(1, 9)}, rel=1e-2)
+
+
+def test_adam_trains_in_bf16(tree: Path, tmp_path: Path) -> None:
+    """With gradients that torch has converted for it: near its steps in fp32."""
+    for precision in ("fp32", "bf16"):
+        flags = ("--precision", precision, "--data", tree, "--out", tmp_path / precision, "--max-steps", 4)
+        ended = here(ADAM, *SMALL, *flags)
+        assert ended.code == 0, ended.err
+    assert losses(tmp_path / "bf16") == pytest.approx(losses(tmp_path / "fp32"), rel=2e-2)
+    assert losses(tmp_path / "bf16") != losses(tmp_path / "fp32")
+
+
 def test_validation_counts_every_image_once(one_process: Path, other: Path) -> None:
     """The mean loss tells: an image counted twice, or in the place of another, moves it by 1.6e-6 or more."""
     expected, found = ({row["step"]: row for row in rows(run) if "val_loss" in row} for run in (one_process, other))
@@ -134,16 +167,19 @@ def test_dali_feeds_one_process_and_two_alike(one_process: Path, tree: Path, tmp
     assert losses(one) == pytest.approx({step: with_torch[step] for step in range(1, 9)}, rel=0.01)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_compiled_net_computes_the_same(processes: int, one_process: Path, tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("processes", "precision"), [(1, "fp32"), (2, "fp32"), (1, "bf16")])
+def test_a_compiled_net_computes_the_same(
+    processes: int, precision: str, one_process: Path, in_bf16: Path, tree: Path, tmp_path: Path
+) -> None:
     """Traced with inductor's graphs, executed by torch: the C++ alone would take minutes."""
-    flags = (*SMALL, "--data", tree, "--out", tmp_path / "run", "--max-steps", 8, "--compile")
+    flags = (*SMALL, "--data", tree, "--out", tmp_path / "run", "--max-steps", 8, "--compile", "--precision", precision)
     ended = on_ranks(processes, COMPILED, *flags)
     assert ended.code == 0, ended.err
     graphs = 1 if processes == 1 else 9  # of a rank: the net, or the padded images and the layers between the crossings
     assert ended.out.count("traced a graph") == graphs * processes and "recompile" not in ended.err
-    expected = losses(one_process)
-    assert losses(tmp_path / "run") == pytest.approx({step: expected[step] for step in range(1, 9)}, rel=1e-4)
+    expected = losses(one_process if precision == "fp32" else in_bf16)
+    tolerance = 1e-4 if precision == "fp32" else 1e-2
+    assert losses(tmp_path / "run") == pytest.approx({step: expected[step] for step in range(1, 9)}, rel=tolerance)
 
 
 def test_a_net_that_cannot_be_compiled_is_reported(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

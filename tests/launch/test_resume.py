@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from running import (
     ROOT,
     SMALL,
@@ -24,6 +25,7 @@ from running import (
     rows,
     start,
     state,
+    tensors,
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -286,6 +288,22 @@ def test_a_cosine_in_pieces_is_the_one_in_one(tree: Path, tmp_path: Path) -> Non
     steps = 24  # four epochs of six
     expected = [0.001 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(4)]
     assert [row["lr"] for row in rows(run)] == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_bf16_run_in_pieces_is_the_one_in_one_and_goes_on_in_fp32(tree: Path, tmp_path: Path) -> None:
+    """Its checkpoints hold float32."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    for out, steps in ((whole, 4), (run, 2), (run, 4)):
+        flags = ("--precision", "bf16", "--data", tree, "--out", out, "--max-steps", steps)
+        ended = here(TRAIN, *SMALL, *flags)
+        assert (ended.code, ended.err) == (0, "")
+    assert_same_to_the_bit(run, whole)
+    assert {value.dtype for value in tensors(last(run)).values()} == {torch.float32}
+    edit_config(run, lambda config: config["settings"].update(precision="fp32"))
+    edit_checkpoints(run, lambda saved: saved["settings"].update(precision="fp32"))
+    ended = here(TRAIN, *SMALL, "--data", tree, "--out", run, "--max-steps", 5)
+    assert (ended.code, ended.err) == (0, "")
+    assert list(losses(run)) == [1, 2, 3, 4, 5]
 
 
 def test_a_checkpoint_without_the_schedules_state_is_refused(one_process: Path, tree: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from alexnet2012 import AlexNet, paper_recipe, source_recipe
 from alexnet2012.core.errors import InputError
+from alexnet2012.network.build import InBfloat16
 from alexnet2012.network.dropout import DropoutKey, dropout_mask
 from alexnet2012.network.tower import Tower
 from alexnet2012.recipe import LAYERS, VARIANTS, Recipe
@@ -353,6 +354,20 @@ def test_towers_compute_the_dense_net_and_its_gradients(name: str, training: boo
 
 def test_every_variant_has_a_dense_twin() -> None:
     assert VARIANTS.keys() - {"no-color-noise", "wide-init"} <= CASES.keys()  # these leave the function as it is
+
+
+@pytest.mark.parametrize("recipe", [paper_recipe, source_recipe])
+def test_in_bfloat16_it_computes_what_autocast_does(recipe) -> None:
+    """To the bit, gradients too; they are float32 where nobody asks for bfloat16."""
+    results, images = [], 60 * torch.randn(2, 3, 224, 224)
+    for autocast in (True, False):
+        net = AlexNet(recipe(width=NARROW), 5, seed=1)
+        computing = net if autocast else InBfloat16(net)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            logits = computing(images, 3)
+        logits.float().square().sum().backward()
+        results += [[logits.float(), *(weight.grad for weight in net.parameters())]]
+    torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
 def test_a_net_given_no_step_counts_its_training_passes() -> None:

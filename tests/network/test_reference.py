@@ -15,7 +15,7 @@ from torchvision.models import alexnet
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.random_streams import Purpose, torch_seed
 from alexnet2012.data.pixels import scaled
-from alexnet2012.network.build import build_net, parameter_shapes
+from alexnet2012.network.build import InBfloat16, build_net, parameter_shapes
 from alexnet2012.network.reference import NETS, ReferenceNet, recorded_fields
 from alexnet2012.network.summary import describe
 
@@ -49,6 +49,23 @@ def test_the_numbers_of_its_layers(name: str) -> None:
         net = ReferenceNet(NETS[name].recipe(), 10)
     assert sum(weight.numel() for weight in net.parameters()) == PARAMETERS[name]
     assert net.layers == tuple(layer.layer for layer in layers)
+
+
+@pytest.mark.parametrize("name", [name for name in NETS if name not in ("torchvision", "one-column", "d2l")])
+def test_in_bfloat16_it_computes_what_autocast_does(name: str) -> None:
+    """To the bit, gradients too, for nets small enough for a test."""
+    results = []
+    for autocast in (True, False):
+        net, images = small(name)
+        computing = net if autocast else InBfloat16(net)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            logits = computing(images, 0)
+        logits.float().square().sum().backward()
+        results.append((logits, [weight.grad for weight in net.parameters()]))
+    (expected, expected_gradients), (found, gradients) = results
+    torch.testing.assert_close(found.float(), expected.float(), rtol=0, atol=0)
+    for gradient, other in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=0, atol=0)
 
 
 def test_the_shapes_that_padding_1_gives() -> None:

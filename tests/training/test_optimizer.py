@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, ReduceLROnPlateau
 
 from alexnet2012 import AlexNet, paper_recipe, source_recipe
-from alexnet2012.training import PaperSGD, optimizer_native
-from alexnet2012.training.optimizer import make_optimizer, own_state, parameter_groups
+from alexnet2012.network.build import InBfloat16
+from alexnet2012.training import PaperSGD
+from alexnet2012.training.optimizer import fused_update, make_optimizer, own_state, parameter_groups, suits
 
 STEPS, DROP = 12, 5  # the rate is divided by 10 from step DROP
 
@@ -62,7 +63,7 @@ def test_float32_tensors_of_every_format_are_updated_alike(
 ) -> None:
     """Compiled or not: beside the same steps in float64."""
     if not built:
-        monkeypatch.setattr(optimizer_native, "library", lambda: None)
+        monkeypatch.setattr("alexnet2012.training.optimizer.fused_update", lambda device_type: None)
     w = nn.Parameter(torch.randn(6, 5, 3, 3).contiguous(memory_format=of_weight))
     exact = nn.Parameter(w.detach().double())
     optimizers = [PaperSGD([one], 0.01) for one in (w, exact)]
@@ -71,8 +72,7 @@ def test_float32_tensors_of_every_format_are_updated_alike(
         w.grad, exact.grad = gradient.contiguous(memory_format=of_gradient), gradient.double()
         for optimizer in optimizers:
             optimizer.step()
-    compiled_ones = built and of_weight == of_gradient and optimizer_native.library() is not None
-    assert optimizer_native.takes(w, optimizers[0].velocity(w)) == compiled_ones
+    assert suits(w, optimizers[0].velocity(w)) == (of_weight == of_gradient)
     torch.testing.assert_close(w.data, exact.data.float())
 
 
@@ -83,6 +83,81 @@ def test_a_weight_updated_in_cpp_is_known_to_have_changed() -> None:
     PaperSGD([w], 0.01).step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         squares.backward()
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_gradients_in_bfloat16_count_as_the_same_in_float32(built: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not built:
+        monkeypatch.setattr("alexnet2012.training.optimizer.fused_update", lambda device_type: None)
+    wide, narrow = (nn.Parameter(torch.linspace(-1, 1, 99)) for _ in range(2))
+    narrow.grad_dtype = torch.bfloat16
+    rules = [PaperSGD([weight], 0.01) for weight in (wide, narrow)]
+    for _ in range(3):
+        narrow.grad = torch.randn(99).bfloat16()
+        wide.grad = narrow.grad.float()
+        for rule in rules:
+            rule.step()
+    assert torch.equal(wide, narrow)
+
+
+class TestInBfloat16:
+    """Copies in bfloat16 are those of the float32 weights, whoever changes these."""
+
+    def setup_method(self) -> None:
+        self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(36, 2)).to(memory_format=LAST)
+        self.computing = InBfloat16(self.net)
+        for weight in self.computing.copies:
+            weight.grad_dtype = torch.bfloat16
+
+    def backward(self) -> None:
+        self.computing(torch.randn(2, 3, 5, 5)).float().square().sum().backward()
+
+    def assert_copied(self) -> None:
+        """What the next forward pass computes with."""
+        assert all(torch.equal(copy.of(weight), weight.bfloat16()) for weight, copy in self.computing.copies.items())
+
+    def paper_step(self, found: float) -> None:
+        rule = PaperSGD(self.net.parameters(), 0.1)
+        rule.copies, rule.found_inf = self.computing.copies, torch.tensor(found)
+        rule.step()
+
+    def test_gradients_are_in_bfloat16_and_what_is_saved_is_not(self) -> None:
+        self.backward()
+        assert {weight.grad.dtype for weight in self.net.parameters()} == {torch.bfloat16}
+        assert {value.dtype for value in self.computing.state_dict().values()} == {torch.float32}
+        assert len(self.computing.state_dict()) == 4
+
+    def test_the_papers_update_writes_both(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        if not fused_update("cpu"):
+            pytest.skip("no C++ compiler")
+        for found in (0.0, 0.0, 1.0):
+            self.backward()
+            self.paper_step(found)
+            monkeypatch.setattr(Tensor, "copy_", lambda *_: pytest.fail("a pass over memory for nothing"))
+            self.assert_copied()
+            monkeypatch.undo()
+
+    def test_a_step_left_out_does_not_pass_an_old_copy_for_a_new_one(self) -> None:
+        self.backward()
+        with torch.no_grad():
+            self.net[0].weight.mul_(2)
+        self.paper_step(1.0)
+        self.assert_copied()
+
+    def test_without_a_kernel(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("alexnet2012.training.optimizer.fused_update", lambda device_type: None)
+        self.backward()
+        self.paper_step(0.0)
+        self.assert_copied()
+
+    def test_another_optimizer_and_load_state_dict(self) -> None:
+        for weight in self.net.parameters():
+            weight.grad_dtype = torch.float32
+        self.backward()
+        torch.optim.Adam(self.net.parameters(), 0.1).step()
+        self.assert_copied()
+        self.net.load_state_dict({name: value + 1 for name, value in self.net.state_dict().items()})
+        self.assert_copied()
 
 
 @pytest.mark.parametrize(("momentum", "decay"), [(0.9, 0.0005), (0.9, 0.0), (0.0, 0.1), (0.5, 0.3)])
@@ -235,13 +310,13 @@ def test_the_torch_rule_is_torchs_and_its_velocity_is_kept(momentum: float) -> N
     assert torch.equal(ours.weight, resumed.weight)
 
 
-@pytest.mark.parametrize("kind", ["paper, compiled", "paper, foreach", "sgd"])
+@pytest.mark.parametrize("kind", ["paper, compiled", "paper, eager", "sgd"])
 def test_found_inf_lets_a_step_change_nothing_and_the_host_does_not_ask(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step behind it is as if there had been none: weights and velocities to the bit."""
-    if kind == "paper, foreach":
-        monkeypatch.setattr(optimizer_native, "library", lambda: None)
+    if kind == "paper, eager":
+        monkeypatch.setattr("alexnet2012.training.optimizer.fused_update", lambda device_type: None)
     nets = [torch.nn.Conv2d(3, 4, 5).to(memory_format=torch.channels_last) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
     rules = [make_optimizer(net, paper_recipe(optimizer=kind.partition(",")[0])) for net in nets]

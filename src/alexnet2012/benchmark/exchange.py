@@ -71,4 +71,4 @@ def sent(batch: int, device: torch.device) -> list[Tensor]:
 
 def step(batch: int, device: torch.device, exchange: Exchange) -> Step:
     net = AlexNet(paper_recipe(), exchange=exchange).place([device])
-    return partial(trained(net, make_optimizer(net, net.recipe), "fp32"), *inputs(batch, device))
+    return partial(trained(net, make_optimizer(net, net.recipe)), *inputs(batch, device))

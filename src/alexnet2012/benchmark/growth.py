@@ -40,7 +40,7 @@ def figures(device: torch.device, data: Path | None = None) -> Iterator[Figure]:
 def batches(device: torch.device) -> Iterator[Figure]:
     """Images/s of a training step by batch size, beside the smallest's; all sizes in turn."""
     net = AlexNet(paper_recipe()).place([device])
-    step = trained(net, make_optimizer(net, net.recipe), "fp32")
+    step = trained(net, make_optimizer(net, net.recipe))
     candidates = {f"batch {batch}": partial(step, *inputs(batch, device)) for batch in BATCHES}
     taken = compare(candidates, device, rounds=3, seconds=0).values()
     smallest, *others = (tuple(second / batch for second in of) for batch, of in zip(BATCHES, taken, strict=True))
@@ -54,8 +54,8 @@ def replicas(device: torch.device) -> Iterator[Figure]:
     with open_layout("together") as layout:
         own = layout.devices[0]
         net, alone = (AlexNet(paper_recipe()).place([own]) for _ in range(2))
-        step = trained(layout.replicate(net), make_optimizer(net, net.recipe), "fp32")
-        by_itself = trained(alone, make_optimizer(alone, net.recipe), "fp32")
+        step = trained(layout.replicate(net), make_optimizer(net, net.recipe))
+        by_itself = trained(alone, make_optimizer(alone, net.recipe))
         images, labels = inputs(REPLICATED // layout.replicas, own)
         candidates = {"ours": partial(step, images, labels), ALONE: partial(by_itself, images, labels)}
         results = compare(candidates, own, rounds=3, seconds=0)

@@ -100,7 +100,7 @@ def whole_steps(prepared: Path, device: torch.device, workers: int) -> Iterator[
         batches = TrainingBatches(layout, dataset, plan, settings, range(plan.steps))
         arriving = iter(batches)
         net = AlexNet(recipe, len(dataset.classes)).place([device])
-        step, (images, labels) = trained(net, make_optimizer(net, recipe), "fp32"), inputs(batch, device)
+        step, (images, labels) = trained(net, make_optimizer(net, recipe)), inputs(batch, device)
         labels %= len(dataset.classes)
         candidates = {
             "ours": lambda: [step(*next(arriving)) for _ in range(STEPS)],

@@ -101,6 +101,9 @@ class AlexNet(nn.Module):
         """What each tower's conv1 reads, (N, 3, 227, 227) on its device; towers on one device share it."""
         edge, devices = self.recipe.conv1_edge, [tower.device for tower in self.held]
         copies = {d: F.pad(images.to(d, non_blocking=True), (0, edge, 0, edge)) for d in dict.fromkeys(devices)}
+        copies = {
+            d: x.contiguous(memory_format=torch.channels_last) for d, x in copies.items()
+        }  # once for all that read
         return [copies[device] for device in devices]
 
     @torch.no_grad()

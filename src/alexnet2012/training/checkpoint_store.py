@@ -151,7 +151,8 @@ def restore_net(net: AlexNet, optimizer: Optimizer, saved: dict[str, Any]) -> No
     names = {weight: name for name, weight in net.named_parameters()}
     state: dict[int, dict[str, Any]] = {}  # by the parameters' order in the optimizer, as torch has it
     for index, weight in enumerate(weight for group in optimizer.param_groups for weight in group["params"]):
-        weight.data.copy_(saved["weights"][names[weight]])
+        with torch.no_grad():
+            weight.copy_(saved["weights"][names[weight]])
         of_weight = {kind: by_name.get(names[weight]) for kind, by_name in saved["optimizer"].items()}
         state[index] = {kind: laid_out_as(weight, value) for kind, value in of_weight.items() if value is not None}
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -40,7 +40,7 @@ def layer_sizes(net: AlexNet, before: list[Tensor], layout: Layout) -> dict[str,
     squares = torch.zeros(len(layers), 3, device=layout.devices[0])
     weights = [getattr(tower, layer).weight for tower in net.held for layer in layers]
     for row, (weight, old) in enumerate(zip(weights, before, strict=True)):
-        sizes = [weight.grad.norm(), (weight - old).norm(), weight.norm()]
+        sizes = [weight.grad.norm(dtype=weight.dtype), (weight - old).norm(), weight.norm()]
         squares[row % len(layers)] += torch.stack(sizes).square().to(squares.device)
     gradient, update, weight = reduce(layout, squares, "pair").sqrt().unbind(1)
     ratios = (update / weight).tolist()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from alexnet2012.network.build import Bfloat16Copy, InBfloat16
 from alexnet2012.recipe import Recipe
 from alexnet2012.training import optimizer_native
 
@@ -25,6 +27,7 @@ class PaperSGD(Optimizer):
     """
 
     found_inf: Tensor | None = None  # (), float32: where it is not 0, a step changes nothing
+    copies: Mapping[Any, Bfloat16Copy] = {}  # of weights, written in the same pass
 
     def __init__(
         self,
@@ -45,43 +48,28 @@ class PaperSGD(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            weights = [w for w in group["params"] if w.grad is not None]
-            if group["lr"] != 0 and weights:
-                self.update(weights, group["lr"], group["momentum"], group["weight_decay"])
+            for weight in group["params"]:
+                if group["lr"] != 0 and weight.grad is not None:
+                    self.update(weight, group["lr"], group["momentum"], group["weight_decay"])
         return loss
 
-    def update(self, weights: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
-        """One pass over the tensors that the compiled update takes, four for all others together."""
-        others = []
-        for weight in weights:
-            if optimizer_native.takes(weight, self.velocity(weight)):
-                optimizer_native.update(weight, self.velocity(weight), lr, momentum, weight_decay, self.found_inf)
-            else:
-                others.append(weight)
-        if not others:
+    def update(self, weight: Tensor, lr: float, momentum: float, weight_decay: float) -> None:
+        """One pass over memory where the device has a kernel for it and the tensors suit it."""
+        velocity, skip = self.velocity(weight), self.found_inf
+        skip = None if skip is None else skip.to(weight.device, non_blocking=True)
+        fused = fused_update(weight.device.type)
+        if fused and suits(weight, velocity):
+            copy = self.copies.get(weight)
+            fresh = copy is not None and copy.version == weight._version  # else a skipped step leaves it out of date
+            fused(weight, velocity, copy and copy.values, lr, momentum, weight_decay, skip)
+            torch.autograd.graph.increment_version([weight, velocity])
+            if copy and fresh:
+                copy.version = weight._version
             return
-        velocities = [self.velocity(w) for w in others]
-        before = [] if self.found_inf is None else [velocity.clone() for velocity in velocities]
-        torch._foreach_mul_(velocities, momentum)
-        if weight_decay:
-            torch._foreach_add_(velocities, others, alpha=-weight_decay * lr)
-        gradients = [w.grad for w in others if w.grad is not None]
-        torch._foreach_add_(velocities, gradients, alpha=-lr)
-        torch._foreach_add_(others, self.changes(velocities, before))
-
-    def changes(self, velocities: list[Tensor], before: list[Tensor]) -> list[Tensor]:
-        """What to add to the weights: the new ``velocities``.
-
-        Where ``found_inf`` is not 0, zeros, and the velocities are as ``before`` again. The device decides by itself.
-        """
-        if self.found_inf is None:
-            return velocities
-        changes = []
-        for velocity, old in zip(velocities, before, strict=True):
-            skip = self.found_inf.to(velocity.device, non_blocking=True) != 0
-            changes.append(velocity.masked_fill(skip, 0))
-            torch.where(skip, old, velocity, out=velocity)
-        return changes
+        assert weight.grad is not None
+        change = momentum * velocity - weight_decay * lr * weight - lr * weight.grad.to(weight.dtype)
+        velocity.copy_(change if skip is None else torch.where(skip != 0, velocity, change))
+        weight.add_(change if skip is None else change.masked_fill_(skip != 0, 0))
 
     def velocity(self, weight: Tensor) -> Tensor:
         """The velocity of ``weight``, zero before its first update."""
@@ -89,6 +77,35 @@ class PaperSGD(Optimizer):
         if "velocity" not in state:
             state["velocity"] = torch.zeros_like(weight)
         return state["velocity"]
+
+
+@functools.cache
+def fused_update(device_type: str) -> Callable[..., None] | None:
+    """What updates a tensor on the device in one pass; None where torch's operations do it in several."""
+    if device_type == "cpu" and optimizer_native.library():
+        return optimizer_native.update
+    if device_type == "cuda" and importlib.util.find_spec("triton"):
+        from alexnet2012.training import optimizer_triton
+
+        return optimizer_triton.update
+    return None
+
+
+def update_kernel(device: torch.device) -> str:
+    """The name of what updates float32 weights on ``device``."""
+    return {"cpu": "inline C++", "cuda": "Triton"}[device.type] if fused_update(device.type) else "torch"
+
+
+def suits(weight: Tensor, velocity: Tensor) -> bool:
+    """Whether weight and velocity are float32 and the gradient that or bfloat16, dense, in memory in the same order."""
+    gradient = weight.grad
+    return (
+        gradient is not None
+        and weight.dtype == velocity.dtype == torch.float32
+        and gradient.dtype in (torch.float32, torch.bfloat16)
+        and weight.stride() == velocity.stride() == gradient.stride()
+        and (weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last))
+    )
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
@@ -100,6 +117,19 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 def make_optimizer(net: nn.Module, recipe: Recipe) -> Optimizer:
     """The rule that ``recipe.optimizer`` names."""
     return OPTIMIZERS[recipe.optimizer](parameter_groups(net, recipe), lr=recipe.lr)
+
+
+def in_bfloat16(net: nn.Module, optimizer: Optimizer, replicas: int = 1) -> InBfloat16:
+    """``net``, compiled or not, in bfloat16, and ``optimizer`` updating its float32 parameters.
+
+    The paper's rule takes gradients in bfloat16, unless replicas add theirs in float32; for other rules torch converts.
+    """
+    computing = InBfloat16(net)
+    if isinstance(optimizer, PaperSGD):
+        optimizer.copies = computing.copies
+        for weight in computing.copies if replicas == 1 else ():
+            weight.grad_dtype = torch.bfloat16
+    return computing
 
 
 def own_state(optimizer: Optimizer, weight: Tensor) -> dict[str, Tensor]:

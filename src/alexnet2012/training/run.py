@@ -29,7 +29,7 @@ from alexnet2012.evaluation import checkpoint
 from alexnet2012.network.build import parameter_shapes
 from alexnet2012.network.lrn.layer import lrn_kernel
 from alexnet2012.training.checkpoint_store import CheckpointStore
-from alexnet2012.training.optimizer_native import update_kernel
+from alexnet2012.training.optimizer import update_kernel
 from alexnet2012.training.run_directory import RunDirectory
 from alexnet2012.training.settings import Settings
 from alexnet2012.training.stop_signals import SIGNALS

@@ -27,7 +27,7 @@ from alexnet2012.training.batches import TrainingBatches
 from alexnet2012.training.checkpoint_store import CheckpointStore, gather_net, restore_net
 from alexnet2012.training.clock import Clock
 from alexnet2012.training.monitor import broken_layers, dead_units, explain_divergence, layer_sizes, layer_weights
-from alexnet2012.training.optimizer import PaperSGD, make_optimizer, own_state
+from alexnet2012.training.optimizer import PaperSGD, in_bfloat16, make_optimizer, own_state
 from alexnet2012.training.run_directory import RunDirectory
 from alexnet2012.training.run_log import RunLog
 from alexnet2012.training.schedule import SCHEDULES, wait, waiting
@@ -82,8 +82,11 @@ class Trainer:
         self.net = build_net(recipe, len(train.classes), settings.seed, exchange_between(layout, recipe.towers))
         self.net.place(layout.devices)
         allow_tf32(settings.precision == "tf32")
-        self.replicated = layout.replicate(compile_net(self.net, layout.devices[0]) if settings.compile else self.net)
         self.optimizer = make_optimizer(self.net, recipe)
+        computing = compile_net(self.net, layout.devices[0]) if settings.compile else self.net
+        if settings.precision == "bf16":
+            computing = in_bfloat16(computing, self.optimizer, layout.replicas)
+        self.replicated = layout.replicate(computing)
         self.schedule = SCHEDULES[settings.schedule](recipe, self.plan.steps, self.plan.step_of)
         self.store = CheckpointStore(run.checkpoints, settings.keep)
         self.stop = StopRequest(settings.time_limit)
@@ -172,8 +175,7 @@ class Trainer:
         rows = self.plan.rows(self.step)
         first_row = rank_slice(rows, self.layout.replica, self.layout.replicas).start
         step = torch.full((), self.step, device=images.device) if self.settings.compile else self.step
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            logits = self.replicated(images, step, first_row)
+        logits = self.replicated(images, step, first_row)
         loss, wrong = self.of_global_batch(logits.float(), labels)
         flags = torch.tensor([self.stop.wanted, out_of_data], dtype=torch.float32).to(loss.device, non_blocking=True)
         means = PendingMean(self.layout, torch.cat([torch.stack([loss.detach(), wrong]), flags]))
