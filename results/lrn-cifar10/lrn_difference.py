@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alexnet2012.evaluation.predictions import load_alike
+from alexnet2012.evaluation.predictions import load_comparable
 from alexnet2012.reporting.ablation.differences import compare
 
 NETS, SEEDS = ("conv-local-13pct", "conv-local-13pct-lrn"), (0, 1)
@@ -21,7 +21,7 @@ MEASURES = ("top1_error", "top5_error", "loss")
 def main(runs: Path) -> None:
     found: dict[str, Any] = {}
     for crops in ("centre_crop", "ten_crops"):
-        kept = load_alike([runs / f"{net}-seed{seed}" / f"{crops}.npz" for net in NETS for seed in SEEDS])
+        kept = load_comparable([runs / f"{net}-seed{seed}" / f"{crops}.npz" for net in NETS for seed in SEEDS])
         measured = [one.measures() for one in kept]
         plain, lrn = dict(zip(SEEDS, measured[:2], strict=True)), dict(zip(SEEDS, measured[2:], strict=True))
         rows = {NETS[0]: compare(NETS[0], plain, {}), NETS[1]: compare(NETS[1], lrn, plain)}
