@@ -89,7 +89,7 @@ def run(given: Namespace, common: list[str]) -> None:
                 lambda one: train_command(one, given.processes), evaluate_command, given.jobs, say,
                 lambda: bar(advance=1),
             )  # fmt: skip
-            execution.carry_out(planned)
+            execution.run_all(planned)
     finally:
         if any(one.finished for one in planned):
             report(given.out)

@@ -84,8 +84,8 @@ def save(figures: dict[str, Figure], out: Path) -> None:
 def figure1(runs: list[Path], out: Path) -> dict[str, Figure]:
     """ReLU and tanh, each at the best of its learning rates; the numbers go into ``figure1.json``."""
     one = reporting.figures.figure1
-    learnings, settings = one.read_learnings(runs), one.read_settings(runs[0])
-    best = one.best_rates(learnings)
+    learnings, settings = one.read_learning_curves(runs), one.read_settings(runs[0])
+    best = one.best_learning_rates(learnings)
     for line in one.claims(best):
         say(line)
     write_text(out / "figure1.json", json.dumps(one.summary(best, learnings), indent=1) + "\n")

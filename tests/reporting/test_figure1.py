@@ -11,11 +11,11 @@ from running import ROOT, assert_refused, here
 
 from alexnet2012.core.errors import InputError
 from alexnet2012.reporting.figures.figure1 import (
-    Learning,
-    best_rates,
+    LearningCurve,
+    best_learning_rates,
     claims,
     draw_figure1,
-    read_learnings,
+    read_learning_curves,
     read_settings,
     summary,
 )
@@ -51,14 +51,14 @@ def runs(tmp_path: Path) -> list[Path]:
 
 
 def test_the_epoch_of_25_percent_lies_on_a_line_between_two_epochs() -> None:
-    assert Learning("relu", 0.1, 0, [60.0, 30.0, 20.0]).reached == 2.5
-    assert Learning("relu", 0.1, 0, [60.0, 25.0]).reached == 2.0
-    assert Learning("relu", 0.1, 0, [20.0]).reached == 1.0
-    assert Learning("relu", 0.1, 0, [60.0, 26.0]).reached == math.inf
+    assert LearningCurve("relu", 0.1, 0, [60.0, 30.0, 20.0]).reached == 2.5
+    assert LearningCurve("relu", 0.1, 0, [60.0, 25.0]).reached == 2.0
+    assert LearningCurve("relu", 0.1, 0, [20.0]).reached == 1.0
+    assert LearningCurve("relu", 0.1, 0, [60.0, 26.0]).reached == math.inf
 
 
 def test_each_activation_gets_its_best_rate_over_all_seeds(runs: list[Path]) -> None:
-    best = best_rates(read_learnings(runs))
+    best = best_learning_rates(read_learning_curves(runs))
     assert [[run.lr for run in rate.runs] for rate in best.values()] == [[0.002, 0.002], [0.002]]
     assert best["relu"].reached == pytest.approx((2.5 + 2.5) / 2)
     assert best["tanh"].reached == pytest.approx(4.5)
@@ -67,32 +67,36 @@ def test_each_activation_gets_its_best_rate_over_all_seeds(runs: list[Path]) -> 
 
 def test_a_run_that_diverged_at_once_is_not_the_best(runs: list[Path], tmp_path: Path) -> None:
     diverged = write_run(tmp_path / "diverged", "tanh", 0.1, 0, [])
-    assert best_rates(read_learnings([*runs, diverged]))["tanh"].runs[0].lr == 0.002
+    assert best_learning_rates(read_learning_curves([*runs, diverged]))["tanh"].runs[0].lr == 0.002
 
 
 def test_the_longer_of_two_runs_is_taken(runs: list[Path], tmp_path: Path) -> None:
     longer = write_run(tmp_path / "longer", "tanh", 0.001, 0, [70, 60, 50, 40, 35, 20], **{"recipe.epochs": 6})
-    best = best_rates(read_learnings([longer, *runs]))
+    best = best_learning_rates(read_learning_curves([longer, *runs]))
     assert best["tanh"].reached == pytest.approx(4.5)  # of the other rate
-    alone = best_rates(read_learnings([longer, *runs[:4]]))
+    alone = best_learning_rates(read_learning_curves([longer, *runs[:4]]))
     assert [len(run.errors) for run in alone["tanh"].runs] == [6]
 
 
 def test_what_was_not_reached_is_said() -> None:
-    relu, tanh = (Learning(kind, 0.1, 0, errors) for kind, errors in (("relu", [50.0, 20.0]), ("tanh", [80.0, 70.0])))
-    slow = Learning("tanh", 0.2, 0, [80.0, 60.0])
-    lines = claims(best_rates([relu, tanh, slow]))
+    relu, tanh = (
+        LearningCurve(kind, 0.1, 0, errors) for kind, errors in (("relu", [50.0, 20.0]), ("tanh", [80.0, 70.0]))
+    )
+    slow = LearningCurve("tanh", 0.2, 0, [80.0, 60.0])
+    lines = claims(best_learning_rates([relu, tanh, slow]))
     assert "not reached in 2 epochs (learning rate 0.2" in lines[1]
     assert lines[2] == f"ReLU is more than {2 / (1 + 25 / 30):.1f} times as fast (2012: 6)"
 
 
 def test_where_relu_alone_falls_short_there_is_no_ratio() -> None:
-    best = best_rates([Learning("relu", 0.1, 0, [50.0, 40.0]), Learning("tanh", 0.1, 0, [50.0, 20.0])])
+    best = best_learning_rates(
+        [LearningCurve("relu", 0.1, 0, [50.0, 40.0]), LearningCurve("tanh", 0.1, 0, [50.0, 20.0])]
+    )
     assert len(claims(best)) == 2 and summary(best, [])["ratio"] is None
 
 
 def test_the_figure_shows_every_seed_the_goal_and_the_claim(runs: list[Path]) -> None:
-    best, settings = best_rates(read_learnings(runs)), read_settings(runs[0])
+    best, settings = best_learning_rates(read_learning_curves(runs)), read_settings(runs[0])
     figure = draw_figure1(best, settings)
     lines = figure.axes[0].lines
     assert len(lines) == 2 + 1 + 2 + 1  # seeds, the mean of each activation, the goal
@@ -119,10 +123,10 @@ def test_runs_that_cannot_be_compared_are_refused(runs: list[Path], tmp_path: Pa
     (old / "metrics.jsonl").write_text(rows.replace('"train_top1_error": 50.0, ', ""))
     for given, reason in (
         ([*runs, decayed], f"{decayed}: its recipe.weight_decay is 0.004, in {runs[0]} 0.0"),
-        ([*runs, old], f"{old}: not every epoch"),
-        (runs[:3], "no run of tanh has ended an epoch"),
+        ([*runs, old], f"{old}: has epochs without a training error"),
+        (runs[:3], "no run of tanh has completed an epoch"),
     ):
         assert_refused(here(DRAW, "--figure", 1, *given, "--out", tmp_path / "figures"), reason)
     (runs[0] / "config.json").write_text("[]")
-    with pytest.raises(InputError, match="no run whose config"):
-        read_learnings(runs)
+    with pytest.raises(InputError, match="not a run with an activation in its config"):
+        read_learning_curves(runs)

@@ -252,7 +252,7 @@ def test_a_damaged_row_is_named(damage: dict, tmp_path: Path) -> None:
     path = write_metrics(tmp_path / "run", 100, 50)
     first, *others = path.read_text().splitlines()
     path.write_text("\n".join([json.dumps({**json.loads(first), **damage}), *others]) + "\n")
-    with pytest.raises(InputError, match=r"metrics.jsonl: no metrics.jsonl of a run"):
+    with pytest.raises(InputError, match=r"metrics.jsonl: not a run's metrics.jsonl"):
         read_curves(path)
 
 

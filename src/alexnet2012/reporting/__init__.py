@@ -1,4 +1,4 @@
-"""What a run shows: rows, TensorBoard, figures."""
+"""Tables, figures and ablation studies."""
 
 from alexnet2012.core.lazy import lazily
 

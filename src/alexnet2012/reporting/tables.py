@@ -1,4 +1,4 @@
-"""Tables for a person: errors and loss beside those of 2012 (and the same for a program), a net layer by layer."""
+"""Tables of errors beside those of 2012, as text and as JSON, and of a net's layers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ COUNTS = ("parameters", "multiply_adds", "kept", "exchanged")
 
 
 def error_table(members: Sequence[Path], assessment: Assessment) -> list[str]:
-    """Accuracy and errors in percent, loss in nats; beside them those of 2012 where the data are ILSVRC-2012's."""
+    """Lines with accuracy and errors in percent and loss in nats; for ILSVRC-2012, beside the results of 2012."""
     together, crops = assessment.average, assessment.crops
     both = f"{len(members)} averaged, " if len(members) > 1 else ""
     rows: list[tuple[str, int, int, ErrorRates]] = []
     if both:
         rows += [
-            (f"{path}, {crops_label(crops)}", 1, crops, r) for path, r in zip(members, assessment.each, strict=True)
+            (f"{path}, {crops_name(crops)}", 1, crops, r) for path, r in zip(members, assessment.each, strict=True)
         ]
-    rows += [(both + crops_label(of), len(members), of, together[of]) for of in sorted(together)]
+    rows += [(both + crops_name(of), len(members), of, together[of]) for of in sorted(together)]
     width = max(len(name) for name, *_ in rows)
     beside = (together[crops].images, assessment.classes) == (OFFICIAL["val"], OFFICIAL["classes"])
     lines = [f"{'':{width}}  accuracy %  error: top-1 %  top-5 %    nats{'   2012: top-1, top-5, nats' * beside}"]
@@ -42,12 +42,12 @@ def error_table(members: Sequence[Path], assessment: Assessment) -> list[str]:
     return lines + list(dict.fromkeys(f"{whose(one)}: {one.note}" for one in shown if one and one.note)) * beside
 
 
-def crops_label(crops: int) -> str:
+def crops_name(crops: int) -> str:
     return "centre crop" if crops == 1 else "ten crops"
 
 
 def in_words(result: Result2012 | None) -> str:
-    """Its errors and loss, and whose they are."""
+    """Errors and loss, with their source."""
     if result is None:
         return "not measured"
     loss = "" if result.loss is None else f", {result.loss:.4f}"
@@ -55,7 +55,7 @@ def in_words(result: Result2012 | None) -> str:
 
 
 def error_summary(members: Sequence[Path], assessment: Assessment) -> dict[str, Any]:
-    """Errors (percent) and loss (nats) of the average and of its centre crops; of several members, each one's too."""
+    """Errors (percent) and loss (nats) of the average, of its centre crop, and of each member if there are several."""
     average, crops = assessment.average, assessment.crops
     result: dict[str, Any] = {**vars(average[crops]), "crops": crops}
     if crops > 1 and 1 in average:
@@ -68,10 +68,10 @@ def error_summary(members: Sequence[Path], assessment: Assessment) -> dict[str, 
 
 
 def layer_table(title: str, layers: Sequence[LayerNumbers]) -> Table:
-    """A row a layer, and their sums; 80 columns wide for the paper's net."""
+    """One row per layer, and the sums; 80 columns wide for the paper's net."""
     caption = (
-        "One image, forward. Kept: for the gradient, in float32, both towers on one device. "
-        "Crosses: values that each tower sends the other before the layer."
+        "Forward pass of one image. Kept: for the gradient, in float32, both towers on one device. "
+        "Crosses: values that each tower sends to the other before the layer."
     )
     table = Table(title=title, caption=caption, show_footer=True, box=SIMPLE_HEAD, pad_edge=False)
     sums = [sum(getattr(layer, name) for layer in layers) for name in COUNTS]
@@ -88,7 +88,7 @@ def counts(parameters: int, multiply_adds: int, kept: int, exchanged: int) -> li
 
 
 def weights_table(title: str, layers: Sequence[InitialWeights]) -> Table:
-    """A row a layer: the shape of a tower's weights; mean and deviation of all towers' weights and biases."""
+    """One row per layer: the shape of a tower's weights; mean and standard deviation over all towers."""
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("layer")
     table.add_column("weights", no_wrap=True)

@@ -53,8 +53,8 @@ def trainings(runs: list[Planned]) -> list[int]:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_each_run_is_trained_evaluated_and_reported_once(tmp_path: Path, jobs: int) -> None:
     runs, lines = planned(tmp_path, 3), []
-    execution(jobs=jobs, lines=lines).carry_out(runs)
-    execution(jobs=jobs).carry_out(runs)
+    execution(jobs=jobs, lines=lines).run_all(runs)
+    execution(jobs=jobs).run_all(runs)
     assert trainings(runs) == [1, 1, 1]
     assert sorted(lines)[0] == "base, seed 0: top-1 error 50.00 %, top-5 error 25.00 %, loss 1.5000"
     assert len(lines) == 3
@@ -66,11 +66,11 @@ def test_stopped_in_the_third_run_it_goes_on_there(tmp_path: Path) -> None:
     first = execution()
     first.train = lambda one: python(third if one.run.seed == 2 else TRAINED, one.run)
     handler = signal.getsignal(signal.SIGTERM)
-    first.carry_out(runs)
+    first.run_all(runs)
     assert first.stopping
     assert signal.getsignal(signal.SIGTERM) == handler
     assert [one.finished for one in runs] == [True, True, False, False]
-    execution().carry_out(runs)
+    execution().run_all(runs)
     assert trainings(runs) == [1, 1, 1, 1]
     assert all(one.finished for one in runs)
 
@@ -80,7 +80,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     some_fail = execution()
     some_fail.train = lambda one: python("import sys; sys.exit('no luck')" if one.run.seed == 0 else TRAINED, one.run)
     with pytest.raises(Failure, match="1 of 3 runs not finished: base, seed 0"):
-        some_fail.carry_out(runs)
+        some_fail.run_all(runs)
     assert [one.finished for one in runs] == [False, True, True]
 
 
@@ -90,7 +90,7 @@ def test_errors_of_fewer_steps_do_not_survive_more_training(tmp_path: Path) -> N
     run.run.errors.write_text(json.dumps({"top1_error": 90.0, "top5_error": 90.0, "loss": 2.0, "images": 4}))
     for path in run.run.predictions.values():
         path.touch()
-    execution().carry_out([run])
+    execution().run_all([run])
     assert run.run.rates().top1_error == 50.0
 
 

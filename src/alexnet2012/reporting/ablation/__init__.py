@@ -1,4 +1,4 @@
-"""The paper's claims are differences: every variant trained beside the base net, everything else equal."""
+"""Ablation studies: every variant of the base net trained with everything else equal."""
 
 from alexnet2012.core.lazy import lazily
 from alexnet2012.recipe import VARIANTS

@@ -1,4 +1,4 @@
-"""Differences of a variant to the base net: paired by seed and by image, with a standard error over both."""
+"""Differences between a variant and the base net, paired by seed and image, with standard errors over both."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from numpy.typing import NDArray
 from alexnet2012.core.random_streams import Purpose, philox
 
 RESAMPLES = 2000  # of the bootstrap
-Measured = NDArray[np.float64]  # (3, images): of each image top-1 and top-5 error (0 or 100; ties between), loss (nats)
+Measured = NDArray[np.float64]  # (3, images): top-1 and top-5 error (0 to 100) and loss (nats) of each image
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its standard error; None where one seed cannot tell."""
+    """A mean and its standard error, None for a single seed."""
 
     mean: float
     standard_error: float | None
 
     @property
     def beyond(self) -> bool:
-        """True more than two standard errors from 0."""
+        """Whether the mean is more than two standard errors from 0."""
         return self.standard_error is not None and abs(self.mean) > 2 * self.standard_error
 
 
 @dataclass(frozen=True)
 class Row:
-    """A variant: its errors, and how much they are above those of the base net of the same seed, by seed.
+    """The errors of a variant by seed, and their differences from the base net of the same seed.
 
-    Top-1 and top-5 error in percent and in percentage points, loss in nats.
+    Each is [top-1 error, top-5 error, loss], in percent, percentage points and nats.
     """
 
     variant: str
@@ -42,7 +42,7 @@ class Row:
     standard_errors: list[float] | None  # of the mean differences
 
     def error(self, measure: int) -> Estimate | None:
-        """``measure`` 0 is top-1 error, 1 top-5 error, 2 the loss; None where nothing was run."""
+        """Mean over seeds of a ``measure``: 0 top-1 error, 1 top-5 error, 2 loss. None if nothing was run."""
         values = [of_seed[measure] for of_seed in self.errors.values()]
         if not values:
             return None
@@ -57,7 +57,7 @@ class Row:
 
 
 def compare(variant: str, runs: Mapping[int, Measured], base: Mapping[int, Measured]) -> Row:
-    """The row of a variant whose ``runs``, and whose ``base`` nets, were measured on the same images; by seed."""
+    """The row of a variant, from its ``runs`` and the ``base`` runs by seed, all measured on the same images."""
     errors = {seed: run.mean(1).tolist() for seed, run in runs.items()}
     if runs is base or not (paired := sorted(runs.keys() & base.keys())):
         return Row(variant, errors, {}, None)
@@ -67,12 +67,12 @@ def compare(variant: str, runs: Mapping[int, Measured], base: Mapping[int, Measu
 
 
 def standard_errors(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of the means over seeds and images of ``differences`` (seeds, measures, images), seeds at least two: (measures,).
+    """Standard errors (measures,) of the mean of ``differences`` (seeds, measures, images), with at least two seeds.
 
-    A bootstrap over both: each resample draws seeds and images with replacement, one seed less than there are, for as
-    many would make the spread over seeds too small. Its variance holds that of the residuals, what is of one image
-    under one seed alone, three times (Owen, The pigeonhole bootstrap, Annals of Applied Statistics, 2007): two of them
-    are taken off.
+    A bootstrap over both seeds and images, drawn with replacement. It draws one seed fewer than there are, since the
+    spread over seeds would be underestimated otherwise. Its variance includes that of the residuals, the interaction
+    of seed and image, three times (Owen, The pigeonhole bootstrap, Annals of Applied Statistics, 2007), so it is
+    subtracted twice.
     """
     seeds, measures, images = differences.shape
     residuals = (

@@ -1,4 +1,4 @@
-"""Runs as processes of their own, several at a time, each with its share of the cores and GPUs; how long they take."""
+"""Runs of a study as processes, several at a time on separate cores and GPUs, and an estimate of their duration."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from alexnet2012.reporting.ablation.study import CROPS, Planned
 
 Command = Sequence[str]
 T = TypeVar("T")
-PASSES = 3  # a training step computes three times what a forward pass does
-TIMED_IMAGES = 32  # at most, in the timed step
+PASSES = 3  # a training step costs as much as three forward passes
+TIMED_IMAGES = 32  # in the timed step, at most
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Slot:
     """The resources of one run at a time."""
 
     cores: tuple[int, ...]
-    gpus: str | None  # CUDA_VISIBLE_DEVICES; None where there are none
+    gpus: str | None  # CUDA_VISIBLE_DEVICES; None without GPUs
 
 
 def slots(jobs: int) -> list[Slot]:
-    """``jobs`` slots that split this process's cores and GPUs; where there are too few of them, slots share."""
+    """Split this process's cores and GPUs into ``jobs`` slots, which share them if there are too few."""
     usable = sorted(os.sched_getaffinity(0))[: cores()]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
     gpus = visible if torch.cuda.is_available() else []
@@ -55,7 +55,7 @@ def part(things: list[T], index: int, parts: int) -> list[T]:
 
 
 class Execution:
-    """Trains and evaluates runs. A signal is passed on to them; what they have not finished is left for next time."""
+    """Trains and evaluates runs. Signals are forwarded to them; unfinished runs resume the next time."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Execution:
         say: Callable[[str], None],
         advance: Callable[[], object] = lambda: None,
     ) -> None:
-        """``advance`` is called behind each run."""
+        """``advance`` is called after each run."""
         self.train, self.evaluate, self.say, self.advance = train, evaluate, say, advance
         self.stopping = False
         self.children: set[subprocess.Popen[bytes]] = set()
@@ -73,8 +73,8 @@ class Execution:
         for slot in slots(jobs):
             self.free.put(slot)
 
-    def carry_out(self, planned: Sequence[Planned]) -> None:
-        """Finish every run. Raises Failure, after all others, if some could not be."""
+    def run_all(self, planned: Sequence[Planned]) -> None:
+        """Finish all runs, then raise Failure if some failed."""
         before = {number: signal.signal(number, self.stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with ThreadPoolExecutor(self.free.qsize()) as pool:
@@ -91,7 +91,7 @@ class Execution:
             child.send_signal(number)
 
     def finish(self, planned: Planned) -> str | None:
-        """Train and evaluate one run, as far as it is not; how it failed, if it did."""
+        """Train and evaluate one run unless that is done. Returns how it failed, or None."""
         slot = self.free.get()
         try:
             for command, done in ((self.train, lambda: planned.trained), (self.evaluate, lambda: planned.finished)):
@@ -113,10 +113,12 @@ class Execution:
         return None
 
     def call(self, command: Command, planned: Planned, slot: Slot) -> int:
-        """Run ``command`` in ``slot``, its output into the run's log; its exit code."""
+        """Run ``command`` in ``slot``, with its output in the run's log. Returns the exit code."""
         for path in (planned.run.errors, *planned.run.predictions.values()):
-            path.unlink(missing_ok=True)  # of fewer steps
-        os.sched_setaffinity(threading.get_native_id(), slot.cores)  # the child inherits it, and takes as many threads
+            path.unlink(missing_ok=True)  # from fewer steps
+        os.sched_setaffinity(
+            threading.get_native_id(), slot.cores
+        )  # inherited by the child, which uses as many threads
         environment = os.environ | ({"CUDA_VISIBLE_DEVICES": slot.gpus} if slot.gpus else {})
         with planned.run.log.open("ab") as log:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
@@ -129,12 +131,12 @@ class Execution:
 
 
 def multiply_adds(recipe: Recipe) -> int:
-    """Of an image's forward pass."""
+    """Multiply-adds of the forward pass of an image."""
     return sum(layer.multiply_adds for layer in describe(recipe))
 
 
 def speed(recipe: Recipe, threads: int) -> float:
-    """Multiply-adds a second in a training step of ``recipe``'s net, here, on so many CPU threads."""
+    """Multiply-adds per second in a training step of ``recipe``'s net on this machine, with ``threads`` CPU threads."""
     torch.set_num_threads(threads)
     size = min(recipe.batch_size, TIMED_IMAGES), recipe.channels, recipe.crop_size, recipe.crop_size
     images, net = torch.zeros(size), build_net(recipe, CLASSES).place(devices_of_one_process(recipe.towers))
@@ -149,9 +151,9 @@ def speed(recipe: Recipe, threads: int) -> float:
 
 
 def expected_seconds(planned: Planned, speed: float) -> float:
-    """For what is left of a run at that many a second; reading images and saving are not counted.
+    """Expected time for the rest of a run at ``speed`` multiply-adds per second, without reading images and saving.
 
-    Raises InputError for less images than a batch.
+    Raises InputError for fewer images than a batch.
     """
     if planned.finished:
         return 0.0

@@ -1,4 +1,4 @@
-"""Which nets a study trains, and what is known of each: its run directory says."""
+"""The runs of a study, and their state as recorded in their run directories."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from alexnet2012.reporting.figures.curves import read_curves
 from alexnet2012.training import Settings
 from alexnet2012.training.run_directory import RunDirectory, settings_of_today
 
-CROPS = 10  # P §4.1
+CROPS = 10  # paper §4.1
 NAME = re.compile(rf"({'|'.join(ALL)})-seed(0|[1-9][0-9]*)")  # of a run's directory
 
 
 class Run:
-    """One net of a study in ``directory``, whose name tells variant and seed: ``no-lrn-seed0``."""
+    """One net of a study. The name of its directory gives variant and seed: ``no-lrn-seed0``."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = RunDirectory(directory)
@@ -47,8 +47,8 @@ class Run:
         return f"{self.variant}, seed {self.seed}"
 
     def config(self) -> dict[str, Any]:
-        """Its ``config.json``, fields that its version did not have at their defaults; empty before it began."""
-        found = wrote(self.directory.config, CONFIG)
+        """Its ``config.json``, with defaults for fields that its version did not have; empty before it began."""
+        found = recorded(self.directory.config, CONFIG)
         return found and {**found, "settings": settings_of_today(found["settings"])}
 
     @property
@@ -57,27 +57,27 @@ class Run:
 
     @property
     def step(self) -> int:
-        """Steps it has been trained."""
-        return wrote(self.directory.state, STATE).get("step", 0)
+        """Number of training steps done."""
+        return recorded(self.directory.state, STATE).get("step", 0)
 
     def trained(self, max_steps: int | None) -> bool:
-        """True at its last step, with this limit."""
-        state = wrote(self.directory.state, STATE).get("state")
+        """Whether training is complete, under this limit."""
+        state = recorded(self.directory.state, STATE).get("state")
         return state == "done" and self.max_steps == max_steps
 
     def rates(self) -> ErrorRates | None:
-        """Its ten-crop errors, once evaluated (with their loss, which the first version left out)."""
-        found = wrote(self.errors, ERRORS)
+        """Its ten-crop errors; None before evaluation, or if evaluated by the first version, which recorded no loss."""
+        found = recorded(self.errors, ERRORS)
         names = ErrorRates.__dataclass_fields__.keys()
         return ErrorRates(**{name: found[name] for name in names}) if names <= found.keys() else None
 
     @property
     def evaluated(self) -> bool:
-        """True when its errors and predictions are there; the first version kept neither predictions nor loss."""
+        """Whether its errors and predictions exist; the first version recorded neither predictions nor loss."""
         return self.rates() is not None and all(path.is_file() for path in self.predictions.values())
 
     def seconds(self) -> float:
-        """Time of all its training steps; validation and saving are not counted."""
+        """Duration of all training steps, without validation and saving."""
         rows = [row for row in read_curves(self.directory.metrics).training if "images_per_second" in row]
         batch = self.config()["settings"]["recipe.batch_size"]
         before = [0, *(row["step"] for row in rows)]
@@ -97,8 +97,8 @@ STATE = {"state": str, "step": is_count}
 ERRORS = {"top1_error": is_percent, "top5_error": is_percent, "images": is_count, "loss?": is_number}
 
 
-def wrote(path: Path, form: dict[str, Any]) -> dict[str, Any]:
-    """A run's JSON file, of this ``form``; empty if there is none. Raises InputError, naming it, for a damaged one."""
+def recorded(path: Path, form: dict[str, Any]) -> dict[str, Any]:
+    """The contents of a run's JSON file, or {} if there is none. Raises InputError if it does not match ``form``."""
     if not is_file(path):
         return {}
     try:
@@ -109,14 +109,14 @@ def wrote(path: Path, form: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Planned:
-    """A run and the settings it is asked to have."""
+    """A run and the settings required of it."""
 
     run: Run
     settings: Settings
-    flags: tuple[str, ...]  # that give train_imagenet.py these settings
+    flags: tuple[str, ...]  # of train_imagenet.py for these settings
 
     def refuse_other_settings(self) -> None:
-        """Raises InputError, naming the setting, if the run's directory holds one of other settings or more steps."""
+        """Raises InputError, naming the setting, if the directory holds a run with other settings or more steps."""
         if recorded := self.run.config():
             self.run.directory.refuse_other_settings(recorded["settings"], self.settings.identity())
         limit = self.settings.max_steps
@@ -133,7 +133,7 @@ class Planned:
 
 
 def all_runs(study: Path) -> list[Run]:
-    """Those that were begun in a study's directory, in the order of the table."""
+    """All runs begun in a study's directory, in the order of the table."""
     runs = [Run(path) for path in study.glob("*-seed*") if NAME.fullmatch(path.name)]
     return sorted(runs, key=lambda run: (ALL.index(run.variant), run.seed))
 
@@ -141,18 +141,28 @@ def all_runs(study: Path) -> list[Run]:
 def found_runs(study: Path) -> list[Run]:
     """The evaluated runs of a study's directory, in the order of the table.
 
-    Raises InputError if there is none, or if two differ in more than their seeds and what their variants change.
+    Raises InputError if there are none, or if two differ in more than seed and variant.
     """
     runs = [run for run in all_runs(study) if run.evaluated]
     if not runs:
         raise InputError(f"--report {study}: holds no evaluated run; the study's own command trains and evaluates")
+    first, settings = runs[0], runs[0].config()["settings"]
     for run in runs[1:]:
-        refuse_unequal(runs[0], run)
+        if run.max_steps != first.max_steps:
+            raise InputError(f"{run.path}: --max-steps is {run.max_steps}, in {first.path} {first.max_steps}")
+        own = run.config()["settings"]
+        variants = {run.variant, first.variant} - {BASE}
+        fields = {field for variant in variants for field in variant_fields(variant, settings["recipe.name"])}
+        changed = {f"recipe.{field}" for field in fields} | {"seed"}
+        for name in sorted((settings.keys() | own.keys()) - changed):
+            if own.get(name) != settings.get(name):
+                flag = name.removeprefix("recipe.").replace("_", "-")
+                raise InputError(f"{run.path}: {flag} is {own.get(name)}, in {first.path} {settings.get(name)}")
     return runs
 
 
 def measured(runs: Sequence[Run], crops: int) -> dict[str, dict[int, Measured]]:
-    """The errors of each image, by variant and seed. Raises InputError for predictions of other images."""
+    """The errors of each image, by variant and seed. Raises InputError if runs were evaluated on other images."""
     found: dict[str, dict[int, Measured]] = {}
     data = ""
     for run in runs:
@@ -164,17 +174,3 @@ def measured(runs: Sequence[Run], crops: int) -> dict[str, dict[int, Measured]]:
             )
         found.setdefault(run.variant, {})[run.seed] = kept.measures()
     return found
-
-
-def refuse_unequal(one: Run, other: Run) -> None:
-    """Raises InputError, naming the setting, where two runs differ in what no variant of theirs changes."""
-    if one.max_steps != other.max_steps:
-        raise InputError(f"{other.path}: --max-steps is {other.max_steps}, in {one.path} {one.max_steps}; train alike")
-    first, second = (run.config()["settings"] for run in (one, other))
-    variants = {run.variant for run in (one, other)} - {BASE}
-    fields = {field for variant in variants for field in variant_fields(variant, first["recipe.name"])}
-    changed = {f"recipe.{field}" for field in fields} | {"seed"}
-    for name in sorted((first.keys() | second.keys()) - changed):
-        if first.get(name) != second.get(name):
-            flag = name.removeprefix("recipe.").replace("_", "-")
-            raise InputError(f"{other.path}: {flag} is {second.get(name)}, in {one.path} {first.get(name)}")

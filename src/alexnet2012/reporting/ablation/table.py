@@ -1,4 +1,4 @@
-"""The paper's differences beside ours: as JSON, as Markdown tables, as a plot."""
+"""Differences from the base net beside those of 2012: as JSON, as Markdown tables, as a plot."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Tables = dict[int, list[Row]]  # by number of crops
 
 
 def tables_of(runs: Sequence[Run]) -> Tables:
-    """The rows of ten crops and of the centre crop. Raises InputError for predictions that cannot be compared."""
+    """The rows for ten crops and for the centre crop. Raises InputError for predictions that cannot be compared."""
     return {crops: make_rows(measured(runs, crops)) for crops in (CROPS, 1)}
 
 
 def make_rows(found: Mapping[str, Any]) -> list[Row]:
-    """A row for the base net and every variant, measured or not, from what ``study.measured`` gives."""
+    """One row each for the base net and every variant, measured or not, from the result of ``study.measured``."""
     base = found.get(BASE, {})
     return [compare(variant, found.get(variant, {}), base) for variant in ALL]
 
 
 def summary(runs: Sequence[Run], tables: Tables, command: Sequence[str]) -> dict[str, Any]:
-    """All of it for a program."""
+    """The contents of ``ablation.json``."""
     settings = runs[0].config()["settings"]  # others differ by variant and seed
     return {
         "command": list(command),
@@ -52,7 +52,7 @@ def summary(runs: Sequence[Run], tables: Tables, command: Sequence[str]) -> dict
 
 
 def in_json(row: Row) -> dict[str, Any]:
-    """A row's estimates, null where nothing was run."""
+    """A row's estimates, null if nothing was run."""
     found: dict[str, Any] = {"variant": row.variant, "runs": len(row.errors)}
     for measure, name in enumerate(("top1_error", "top5_error", "loss")):
         error, difference = row.error(measure), row.difference(measure)
@@ -66,13 +66,13 @@ def in_json(row: Row) -> dict[str, Any]:
 
 
 def of_2012(variant: str) -> Result2012 | Difference2012:
-    """The differences of 2012 for a variant or, in absolute figures, those of the base net."""
+    """The differences of 2012 for a variant; the results of 2012 for the base net."""
     base = result_2012(1, CROPS)
     return base if variant == BASE and base else VARIANTS[variant].in_2012
 
 
 def figures_2012(variant: str, recipe: str) -> dict[str, Any]:
-    """The differences of 2012 for a variant, null where it gave none, and in words; whose they are."""
+    """The differences of 2012 for a variant, as numbers (null if not given) and as text, with their source."""
     found: dict[str, Any] = {"2012": about_2012(variant, recipe)}
     for measure, name in enumerate(MEASURES):
         found[f"{name}_difference_2012"] = None if variant == BASE else of_2012(variant).figures[measure]
@@ -81,7 +81,7 @@ def figures_2012(variant: str, recipe: str) -> dict[str, Any]:
 
 
 def markdown(runs: Sequence[Run], tables: Tables) -> str:
-    """A title line, the table of ten crops, beside 2012 if the net is 2012's, and that of the centre crop."""
+    """A title line, the table for ten crops, beside 2012 for the 2012 net, and the table for the centre crop."""
     settings = runs[0].config()["settings"]
     head, plain = ["variant", "runs"], ["variant", "runs"]
     for name in MEASURES.values():
@@ -97,7 +97,7 @@ def markdown(runs: Sequence[Run], tables: Tables) -> str:
 
 
 def is_2012(settings: Mapping[str, Any]) -> bool:
-    """Whether a run is of the 2012 net: a reference net is not held against its figures."""
+    """Whether a run trains the 2012 net; reference nets are not compared with its results."""
     return bool(settings["recipe.net"] == "2012")
 
 
@@ -140,7 +140,7 @@ def in_words(estimate: Estimate | None, decimals: int, sign: str = "") -> str:
 
 
 def in_2012(variant: str, measure: int) -> str:
-    """The error or loss of 2012's base net, or a variant's difference to it."""
+    """The error or loss of the base net of 2012, or a variant's difference from it."""
     given = of_2012(variant)
     figure, sign = given.figures[measure], "" if variant == BASE else "+"
     said = given.said if isinstance(given, Difference2012) and (figure is not None or measure == 0) else ""
@@ -149,7 +149,7 @@ def in_2012(variant: str, measure: int) -> str:
 
 
 def about_2012(variant: str, recipe: str) -> str:
-    """Whose 2012's figures are, on what data, and how they compare unlike things with the variant of ``recipe``."""
+    """The source of the figures of 2012, their data, and how their net differs from the variant of ``recipe``."""
     given = of_2012(variant)
     unlike = given.unlike_in(recipe) if isinstance(given, Difference2012) else ""
     data = given.data or ("data not said" if whose(given) else "")
@@ -158,7 +158,7 @@ def about_2012(variant: str, recipe: str) -> str:
 
 @styled
 def draw(rows: Sequence[Row], settings: Mapping[str, Any]) -> Figure:
-    """Top-1 differences to base: each seed, their mean with its standard error; of the 2012 net also that of 2012."""
+    """Plot top-1 differences from the base net: each seed, mean and standard error; for the 2012 net also 2012's."""
     beside_2012, recipe = is_2012(settings), settings["recipe.name"]
     rows = [row for row in rows if row.variant != BASE and (beside_2012 or row.errors)]
     figure = new_figure(0.9 + 0.22 * len(rows), "constrained")

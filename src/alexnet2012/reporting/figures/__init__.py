@@ -1,4 +1,4 @@
-"""The paper's pictures of a trained net, and learning curves, at the width of a paper's column."""
+"""The paper's figures of a trained net, and learning curves, as wide as a column of the paper."""
 
 from alexnet2012.core.lazy import lazily
 

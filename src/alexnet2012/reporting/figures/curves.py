@@ -1,4 +1,4 @@
-"""Learning curves of one run or several, from their ``metrics.jsonl``."""
+"""Learning curves of one or several runs, from their ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ class Curves:
     """The measurements of a run, by step."""
 
     name: str
-    classes: int | None  # None where the run's directory does not tell
+    classes: int | None  # None if the run's directory does not record it
     training: list[dict[str, float]]  # rows with step, loss, batch_top1_error (percent) and lr
     validation: list[dict[str, float]]  # of each epoch: step, epoch, val_top1_error and val_top5_error (percent); of
     # newer runs also val_loss, train_loss (nats) and train_top1_error
 
-    def tells(self, name: str) -> bool:
-        """True where every epoch has this value."""
+    def has(self, name: str) -> bool:
+        """Whether every epoch has this value."""
         return bool(self.validation) and all(name in row for row in self.validation)
 
     def epochs(self, steps: Sequence[float]) -> NDArray[np.float64]:
-        """``steps`` in epochs, which may be of unequal length; the run has ended one at least."""
+        """Convert ``steps`` to epochs, whose lengths may differ. The run must have completed an epoch."""
         ends = [(0.0, 0.0), *((row["step"], row["epoch"]) for row in self.validation)]
         (before, first), (last, epoch) = ends[-2:]
-        ends.append((2 * last - before, 2 * epoch - first))  # the epoch under way is taken as long as the one before it
+        ends.append((2 * last - before, 2 * epoch - first))  # assume that the current epoch is as long as the last
         return np.interp(steps, [step for step, _ in ends], [epoch for _, epoch in ends])
 
     def drops(self) -> list[tuple[float, float]]:
-        """(step, factor) where the learning rate fell after it had been constant: a cosine has no drops."""
+        """(step, factor) of each drop of a learning rate that was constant before: a cosine schedule has none."""
         rows = self.training
         triples = zip(rows, rows[1:], rows[2:], strict=False)
         return [
@@ -56,45 +56,41 @@ class Curves:
 
 
 def read_curves(path: Path) -> Curves:
-    """A run's ``metrics.jsonl``; its number of classes from the ``config.json`` beside it.
+    """Read a run's ``metrics.jsonl``, and the number of classes from ``config.json`` beside it.
 
-    A last row cut short by a kill is passed over. Raises InputError for a file that is no such thing.
+    A truncated last row, left by a killed run, is skipped. Raises InputError for any other damage.
     """
     try:
         lines = read_bytes(path, LOG_BYTES).splitlines()
-        rows = [row for place, line in enumerate(lines) if (row := parsed(line, place == len(lines) - 1))]
-        for row in rows:
-            if "loss" in row and "train_top1_error" in row:  # as the first version called a batch's error
-                row["batch_top1_error"] = row.pop("train_top1_error")
+        rows = []
+        for number, line in enumerate(lines, 1):
+            try:
+                rows.append(row := read_row(line))
+            except ValueError:
+                if number < len(lines):
+                    raise
+            else:
+                if "loss" in row and "train_top1_error" in row:  # the first version's name of a batch's error
+                    row["batch_top1_error"] = row.pop("train_top1_error")
         training = [row for row in rows if {"step", "loss", "batch_top1_error", "lr"} <= row.keys()]
         validation = [row for row in rows if {"step", "epoch", "val_top1_error", "val_top5_error"} <= row.keys()]
     except (Damaged, ValueError) as error:
-        raise InputError(f"{path}: no metrics.jsonl of a run ({error})") from error
+        raise InputError(f"{path}: not a run's metrics.jsonl ({error})") from error
     if not training:
-        raise InputError(f"{path}: holds no row of training yet")
+        raise InputError(f"{path}: has no training rows yet")
     return Curves(path.resolve().parent.name, classes_of(path.parent / "config.json"), training, validation)
-
-
-def parsed(line: bytes, last: bool) -> dict[str, float] | None:
-    """A row; None for a last one cut short by a kill. Raises ValueError for another damaged one."""
-    try:
-        return read_row(line)
-    except ValueError:
-        if last:
-            return None
-        raise
 
 
 def classes_of(config: Path) -> int | None:
     classes = read_json(config, dict, "restore or remove it").get("classes") if is_file(config) else None
     if classes is not None and (not is_count(classes) or classes < 2):
-        raise InputError(f"{config}: classes {classes!r} is no number of classes; restore or remove it")
+        raise InputError(f"{config}: classes {classes!r} is not a number of classes; restore or remove it")
     return classes
 
 
 @styled
 def draw_curves(runs: Sequence[Curves]) -> Figure:
-    """Loss above, errors below, a colour a run; marks at ln(classes), each drop and 2012's end."""
+    """Draw loss above and errors below, one colour per run; marks ln(classes), drops and the results of 2012."""
     in_epochs = all(run.validation for run in runs)
     figure = new_figure(4.5 + 0.12 * len(runs), "constrained")
     figure.suptitle("Learning curves")
@@ -125,9 +121,9 @@ def draw_curves(runs: Sequence[Curves]) -> Figure:
 def draw_run(
     above: Axes, below: Axes, run: Curves, placed: Callable[[Sequence[float]], NDArray[Any]], color: str
 ) -> None:
-    """One run's curves; ``placed`` gives the places of steps on the x axis.
+    """Draw one run's curves; ``placed`` converts steps to positions on the x axis.
 
-    Training's line joins the means of the epochs, or smooths the batches' values where there are none.
+    The training line joins the means of epochs or, in runs without them, smooths the values of batches.
     """
     steps, ends = (placed([row["step"] for row in rows]) for rows in (run.training, run.validation))
     for axes, name, line in (
@@ -137,18 +133,18 @@ def draw_run(
         (below, "val_top1_error", "--"),
         (below, "val_top5_error", ":"),
     ):
-        if run.tells(name):
+        if run.has(name):
             means = [row[name] for row in run.validation]
             axes.plot(ends, means, line, color=color, linewidth=0.8, marker="o" if len(ends) < 20 else "", markersize=2)
     for axes, name in ((above, "loss"), (below, "batch_top1_error")):
         values, alone = np.array([row[name] for row in run.training]), "o" if len(steps) == 1 else ""
         axes.plot(steps, values, color=color, linewidth=0.4, alpha=0.3)
-        if not run.tells("train_loss"):
+        if not run.has("train_loss"):
             axes.plot(steps, smooth(values), color=color, linewidth=0.8, marker=alone, markersize=2)
 
 
 def mark_drops(above: Axes, below: Axes, drops: dict[float, float]) -> None:
-    """Mark falls of the learning rate; ``drops``: place on the x axis -> factor."""
+    """Mark drops of the learning rate; ``drops``: position on the x axis -> factor."""
     for place, factor in drops.items():
         for axes in (above, below):
             axes.axvline(place, color="gray", linewidth=0.5)
@@ -159,7 +155,7 @@ def mark_drops(above: Axes, below: Axes, drops: dict[float, float]) -> None:
 
 
 def mark_2012(figure: Figure, above: Axes, below: Axes) -> None:
-    """The final loss and errors of one net in 2012, at the right edge, with a legend that names their record."""
+    """Mark the final loss and errors of one net in 2012 at the right edge, with a legend that names its record."""
     for crops, marker in ((10, "D"), (1, "s")):
         result = result_2012(1, crops)
         assert result and result.loss
@@ -173,7 +169,7 @@ def mark_2012(figure: Figure, above: Axes, below: Axes) -> None:
 
 
 def smooth(values: NDArray[Any]) -> NDArray[Any]:
-    """The mean of the last 2 % of all rows, at each row; of fewer at the start."""
+    """Moving average over the last 2 % of the rows, over fewer at the start."""
     window = max(1, len(values) // 50)
     sums = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(1, len(values) + 1)
@@ -182,7 +178,7 @@ def smooth(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def legends(above: Axes, below: Axes, runs: Sequence[Curves]) -> None:
-    """Above each panel: whose the colours are, and what the lines are."""
+    """Add legends above the panels: the colours of the runs, and the line styles."""
     colors = [
         Line2D([], [], color=color, label=cut(run.name, 2.6, False))
         for run, color in zip(runs, itertools.cycle(COLORS), strict=False)

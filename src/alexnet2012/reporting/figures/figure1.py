@@ -1,4 +1,4 @@
-"""P figure 1: the training error of a four-layer net on CIFAR-10, with ReLUs and with tanh, from finished runs."""
+"""Paper figure 1: the training error of a four-layer net on CIFAR-10, with ReLUs and with tanh."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ from alexnet2012.reporting.figures.style import COLORS, SMALL, new_figure, style
 from alexnet2012.training.run_directory import settings_of_today
 
 NAMES = {"relu": "ReLU", "tanh": "tanh"}
-LINES = {"relu": "-", "tanh": "--"}
 MAY_DIFFER = {"seed", "recipe.activation", "recipe.lr", "recipe.bias_lr", "recipe.epochs"}
 
 
 @dataclass(frozen=True)
-class Learning:
+class LearningCurve:
     """The training errors of one run."""
 
     activation: str
     lr: float
     seed: int
-    errors: list[float]  # percent of the training images in each epoch, as they were trained on
+    errors: list[float]  # percent of the training images, in each epoch while training
 
     @property
     def reached(self) -> float:
-        """Epochs until the training error was ``GOAL``, between two epochs by a straight line; inf if it never was."""
+        """Epochs until the training error reached ``GOAL``, interpolated between epochs; inf if it never did."""
         after = next((epoch for epoch, error in enumerate(self.errors, start=1) if error <= GOAL), None)
         if after is None:
             return math.inf
@@ -49,18 +48,18 @@ class Learning:
 
 @dataclass(frozen=True)
 class Best:
-    """The runs of an activation, one a seed, at the learning rate at which it first reaches ``GOAL``."""
+    """The runs of an activation, one per seed, at the learning rate that reaches ``GOAL`` first."""
 
-    runs: list[Learning]
+    runs: list[LearningCurve]
 
     @property
     def reached(self) -> float:
-        """Epochs, the mean over the seeds."""
+        """Epochs until ``GOAL``, the mean over the seeds."""
         return mean(run.reached for run in self.runs)
 
     @property
     def epochs(self) -> int:
-        """Of the shortest run."""
+        """Number of epochs of the shortest run."""
         return min(len(run.errors) for run in self.runs)
 
     @property
@@ -70,15 +69,15 @@ class Best:
 
     @property
     def error_at_end(self) -> float:
-        """Percent; inf where a run has diverged in its first epoch."""
+        """Percent; inf if a run diverged in its first epoch."""
         return float(self.curve[-1]) if self.epochs else math.inf
 
 
-def read_learnings(runs: Sequence[Path]) -> list[Learning]:
+def read_learning_curves(runs: Sequence[Path]) -> list[LearningCurve]:
     """The training errors of runs of one net on the same data.
 
-    Raises InputError, naming it, for a directory that is no run, one of a version that did not keep its training
-    errors, and one that differs in more than activation, learning rate, seed and number of epochs.
+    Raises InputError, naming the directory, if it is not a run, if it was written by a version that recorded no
+    training errors, or if it differs in more than activation, learning rate, seed and number of epochs.
     """
     first, learnings = read_settings(runs[0]), []
     for run in runs:
@@ -89,27 +88,27 @@ def read_learnings(runs: Sequence[Path]) -> list[Learning]:
         epochs = read_curves(run / "metrics.jsonl").validation
         errors = [row["train_top1_error"] for row in epochs if "train_top1_error" in row]
         if len(errors) < len(epochs):
-            raise InputError(f"{run}: not every epoch of it tells its training error; train it again with this version")
-        learnings.append(Learning(own["recipe.activation"], own["recipe.lr"], own["seed"], errors))
+            raise InputError(f"{run}: has epochs without a training error; train it again with this version")
+        learnings.append(LearningCurve(own["recipe.activation"], own["recipe.lr"], own["seed"], errors))
     return learnings
 
 
 def read_settings(run: Path) -> dict[str, Any]:
-    """A run's settings, of which the activation, the learning rate and the seed are of the right types."""
+    """A run's settings, with valid activation, learning rate and seed."""
     try:
         settings = settings_of_today(read_json(run / "config.json", {"settings": dict})["settings"])
         if settings["recipe.activation"] not in NAMES or settings["recipe.lr"] <= 0 or settings["seed"] < 0:
-            raise ValueError("settings that no run has")
+            raise ValueError("impossible settings")
     except (Damaged, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{run}: no run whose config.json tells its activation ({error})") from error
+        raise InputError(f"{run}: not a run with an activation in its config.json ({error})") from error
     return settings
 
 
-def best_rates(learnings: Sequence[Learning]) -> dict[str, Best]:
-    """The best learning rate of each activation: first at ``GOAL``, or nearest to it at the end.
+def best_learning_rates(learnings: Sequence[LearningCurve]) -> dict[str, Best]:
+    """The best learning rate of each activation: the first to reach ``GOAL``, or the nearest to it at the end.
 
-    Of two runs that differ in their number of epochs alone the longer is taken: the rate is constant. Raises InputError
-    where an activation has no run that has ended an epoch.
+    Of two runs that differ only in their number of epochs the longer is used: the learning rate is constant. Raises
+    InputError for an activation without a completed epoch.
     """
     best, longest = {}, {}
     for one in sorted(learnings, key=lambda one: len(one.errors)):
@@ -117,14 +116,16 @@ def best_rates(learnings: Sequence[Learning]) -> dict[str, Best]:
     for activation in NAMES:
         own = [one for one in longest.values() if one.activation == activation]
         if not any(one.errors for one in own):
-            raise InputError(f"--figure 1: no run of {activation} has ended an epoch; give runs of both activations")
+            raise InputError(
+                f"--figure 1: no run of {activation} has completed an epoch; give runs of both activations"
+            )
         of_rates = [Best([one for one in own if one.lr == lr]) for lr in sorted({one.lr for one in own})]
         best[activation] = min(of_rates, key=lambda rate: (rate.reached, rate.error_at_end))
     return best
 
 
-def summary(best: dict[str, Best], learnings: Sequence[Learning]) -> dict[str, Any]:
-    """The claim in numbers: JSON values, None for what was not reached."""
+def summary(best: dict[str, Best], learnings: Sequence[LearningCurve]) -> dict[str, Any]:
+    """The contents of ``figure1.json``, None for what was not reached."""
     found: dict[str, Any] = {"goal_percent": GOAL, "ratio": finite(ratio(best)), "ratio_2012": FIGURE_1_RATIO}
     for activation, rate in best.items():
         found[activation] = {
@@ -138,7 +139,7 @@ def summary(best: dict[str, Best], learnings: Sequence[Learning]) -> dict[str, A
 
 
 def ratio(best: dict[str, Best]) -> float:
-    """Epochs of tanh over epochs of ReLU; not a number where ReLU, inf where only tanh did not get there."""
+    """Epochs of tanh over epochs of ReLU: NaN if ReLU did not reach the goal, inf if only tanh did not."""
     relu, tanh = best["relu"].reached, best["tanh"].reached
     return tanh / relu if math.isfinite(relu) else math.nan
 
@@ -148,7 +149,7 @@ def finite(value: float) -> float | None:
 
 
 def claims(best: dict[str, Best]) -> list[str]:
-    """The claim in words."""
+    """The result in words."""
     lines = [f"{NAMES[activation]}: {GOAL:g} % {said(rate)}" for activation, rate in best.items()]
     relu, tanh = best["relu"], best["tanh"]
     if math.isfinite(ratio(best)):
@@ -169,14 +170,14 @@ def said(rate: Best) -> str:
 
 @styled
 def draw_figure1(best: dict[str, Best], settings: dict[str, Any]) -> Figure:
-    """Training error against epochs, each seed a thin line, the goal dotted; the claim in words below.
+    """Draw training error against epochs, with a thin line per seed, a dotted goal, and the result in words below.
 
     ``settings`` are those that the runs have in common.
     """
     figure = new_figure(3.0, "constrained")
     axes = figure.subplots()
-    for (activation, rate), color in zip(best.items(), COLORS, strict=False):
-        style: dict[str, Any] = {"color": color, "linestyle": LINES[activation]}
+    for (activation, rate), color, line in zip(best.items(), COLORS, ("-", "--"), strict=False):
+        style: dict[str, Any] = {"color": color, "linestyle": line}
         for run in rate.runs:
             axes.plot(range(1, len(run.errors) + 1), run.errors, **style, linewidth=0.4, alpha=0.6)
         label = f"{NAMES[activation]}, learning rate {rate.runs[0].lr:g}"

@@ -1,4 +1,4 @@
-"""Paper figure 4: images with their most probable classes (left), and the training images nearest to others (right)."""
+"""Paper figure 4: images with their most probable classes (left), and their nearest training images (right)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from alexnet2012.reporting.figures.style import (
 )  # fmt: skip
 
 ACROSS = 4  # images in a row
-CELL, IMAGE, BARS, ROW = COLUMN / ACROSS, 0.8, 0.6, 1.64  # inches: a column; an image's side; five bars; a row
-GAP, NEAREST_ROW = 0.04, 0.86  # inches, of neighbours: between images; a row
+CELL, IMAGE, BARS, ROW = COLUMN / ACROSS, 0.8, 0.6, 1.64  # inches: column width, image side, five bars, row height
+GAP, NEAREST_ROW = 0.04, 0.86  # inches, for neighbours: between images, row height
 
 
 @styled
@@ -36,17 +36,12 @@ def draw_guesses(
     class_names: list[str],
     crops: int = 10,
 ) -> Figure:
-    """Images (n, 256, 256, 3), each with its correct class if known and, as bars, the five most probable ones.
+    """Draw images (n, 256, 256, 3), each with its correct class, if known, and bars for the five most probable ones.
 
-    ``probabilities`` is (n, classes), of as many ``crops``.
+    ``probabilities`` is (n, classes), averaged over ``crops``.
     """
-    figure = new_figure(0.3 + ROW * -(-len(images) // ACROSS))
-    correct = "" if None in labels else " (orange: correct)"
-    figure.suptitle(
-        f"Most probable classes, %{', ten crops' * (crops == 10)}{correct}",
-        y=1 - 0.05 / figure.get_figheight(),
-        va="top",
-    )
+    title = f"Most probable classes, %{', ten crops' * (crops == 10)}{' (orange: correct)' * (None not in labels)}"
+    figure = new_figure(0.3 + ROW * -(-len(images) // ACROSS), title=title)
     for index, (image, label, row) in enumerate(zip(images, labels, probabilities, strict=True)):
         left, top = CELL * (index % ACROSS) + (CELL - IMAGE) / 2, 0.35 + ROW * (index // ACROSS)
         above = place(figure, left, top, IMAGE, IMAGE)
@@ -59,7 +54,7 @@ def draw_guesses(
 
 
 def draw_bars(axes: Axes, probabilities: NDArray[np.float32], label: int | None, class_names: list[str]) -> None:
-    """The five most probable classes, the most probable on top; the last fifth of the width is for the numbers."""
+    """Draw the five most probable classes, the most probable on top, with their percentages on the right."""
     best = np.argsort(-probabilities, kind="stable")[:5]
     colors = [RIGHT if index == label else OTHER for index in best]
     axes.barh(range(len(best)), probabilities[best], color=colors, height=0.9)
@@ -73,7 +68,7 @@ def draw_bars(axes: Axes, probabilities: NDArray[np.float32], label: int | None,
 
 @dataclass(frozen=True)
 class Neighbours:
-    """One query image and the training images nearest to it."""
+    """A query image and its nearest training images."""
 
     query: NDArray[np.uint8]  # (256, 256, 3)
     query_class: str
@@ -84,13 +79,12 @@ class Neighbours:
 
 @styled
 def draw_neighbours(rows: list[Neighbours], values: int, candidates: int, layer: str = "fc7") -> Figure:
-    """A row a query: the query, then its nearest images, their classes and distances; a frame marks its own class.
+    """Draw one row per query: the query, then its nearest images with class and distance; a frame marks the same class.
 
-    ``values`` is the length of ``layer``, ``candidates`` the number of training images that were compared.
+    ``values`` is the length of ``layer``, ``candidates`` the number of training images compared.
     """
-    figure = new_figure(0.45 + NEAREST_ROW * len(rows))
     title = f"Queries (left) and the nearest of {candidates:,} training images\nby Euclidean distance of {layer}"
-    figure.suptitle(f"{title} ({values} values); frame: same class", y=1 - 0.05 / figure.get_figheight(), va="top")
+    figure = new_figure(0.45 + NEAREST_ROW * len(rows), title=f"{title} ({values} values); frame: same class")
     cell = COLUMN / (1 + len(rows[0].images))
     for index, row in enumerate(rows):
         draw_one(figure, 0.0, 0.45 + NEAREST_ROW * index, cell, row.query, row.query_class, "", COLORS[0])
@@ -110,7 +104,7 @@ def draw_one(
     below: str,
     frame: str | None,
 ) -> None:
-    """An image in a cell, its class in at most two lines, a text below, perhaps a coloured frame."""
+    """Draw an image in a cell, with a line of text and its class in at most two lines below, and an optional frame."""
     side = cell - GAP
     axes = place(figure, left + GAP / 2, top, side, side)
     axes.imshow(image, interpolation="nearest")

@@ -1,4 +1,4 @@
-"""The figures of a net and its run, by name, each from its sources; figure 3 is drawn here."""
+"""The figures of a net and its run, by name."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ from alexnet2012.reporting.figures.style import COLUMN, SMALL, lines_that_fit, n
 from alexnet2012.training.run_directory import RunDirectory
 from alexnet2012.training.settings import Settings
 
-GUESSED, QUERIES, NEAREST = 8, 5, 6  # images in paper figure 4: left, right, and in each of its rows
-SHOWN, ACROSS = 16, 4  # images of the first batch; in a row
-COMPARED_AT_END = 5_000  # training images compared at the end of a run; launch/draw_figures.py compares them all
+GUESSED, QUERIES, NEAREST = 8, 5, 6  # in paper figure 4: images on the left, rows on the right, images in each row
+SHOWN, ACROSS = 16, 4  # images of the first batch, and of a row
+COMPARED_AT_END = 5_000  # training images compared at the end of a run; launch/draw_figures.py compares all
 
 
 def kernels(net: AlexNet) -> dict[str, Figure]:
-    """Paper figure 3, of a net that holds all its towers."""
+    """Paper figure 3. ``net`` must hold all its towers."""
     return {"figure3-kernels": draw_kernels(dict(net.named_parameters()))}
 
 
 @styled
 def draw_kernels(weights: Mapping[str, Tensor]) -> Figure:
-    """conv1's kernels, tower 0 above tower 1, all scaled alike; beside each tower the share of colour in its weights.
+    """Draw conv1's kernels, tower 0 above tower 1, on one scale, with the ``colour_share`` of each tower.
 
     ``weights`` are the whole net's by name.
     """
@@ -57,7 +57,7 @@ def draw_kernels(weights: Mapping[str, Tensor]) -> Figure:
     height = sum(COLUMN * pixels.shape[1] / pixels.shape[2] for pixels in sheets)
     figure = new_figure(height + 0.25 * len(towers) + 0.25, "constrained")
     count, _, size, _ = towers[0].shape
-    figure.suptitle(f"conv1: {count * len(towers)} kernels of {size}x{size} pixels, scaled alike")
+    figure.suptitle(f"conv1: {count * len(towers)} kernels of {size}x{size} pixels, on one scale")
     panels = figure.subplots(len(towers), 1, squeeze=False)[:, 0]
     for tower, (axes, kernels, pixels) in enumerate(zip(panels, towers, sheets, strict=True)):
         axes.imshow(pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
@@ -68,7 +68,7 @@ def draw_kernels(weights: Mapping[str, Tensor]) -> Figure:
 
 
 def guesses(net: TrainedAlexNet, val: Dataset) -> dict[str, Figure]:
-    """Paper figure 4 left: eight images spread over ``val``, whose class names are the net's."""
+    """Paper figure 4, left: eight images spread over ``val``, which must have the net's classes."""
     chosen = spread(val, GUESSED)
     images = np.stack([load(chosen, index, net.recipe.image_size)[0] for index in range(len(chosen))])
     probabilities = net.probabilities(torch.from_numpy(images)).numpy()
@@ -84,9 +84,9 @@ def neighbours(
     settings: EvaluationSettings,
     progress: Callable[[int], object] = lambda images: None,
 ) -> dict[str, Figure]:
-    """Paper figure 4 right: for five images spread over ``val``, the six nearest of ``train``.
+    """Paper figure 4, right: for five images spread over ``val``, the six nearest of ``train``.
 
-    fc7 of ``train`` is kept in ``directory``. ``progress`` is called with the number of images just passed.
+    fc7 of ``train`` is saved in ``directory``. ``progress`` is called with the number of images just done.
     """
     device, queries = net.held[0].device, spread(val, QUERIES)
     images = [load(queries, index, net.recipe.image_size)[0] for index in range(len(queries))]
@@ -104,7 +104,7 @@ def neighbours(
 
 
 def first_batch(train: Dataset, plan: TrainingPlan, settings: Settings) -> dict[str, Figure]:
-    """The first images of the run's first batch, as the net sees them."""
+    """The first images of the run's first batch, as the net receives them."""
     recipe, augmentations = plan.recipe, plan.augmentations(0, 0, min(SHOWN, plan.batch_size))
     skip_bad = settings.on_bad_image == "skip"
     loader = open_loader(settings.loader, train, [augmentations], recipe, settings.workers, skip_bad=skip_bad)
@@ -120,10 +120,10 @@ def first_batch(train: Dataset, plan: TrainingPlan, settings: Settings) -> dict[
 
 @styled
 def draw_batch(images: Tensor, names: Sequence[str]) -> Figure:
-    """Images uint8 (n, 3 or 1, size, size) with their classes."""
+    """Draw images, uint8 (n, 3 or 1, size, size), with their classes."""
     cell, row = COLUMN / ACROSS, COLUMN / ACROSS + 0.1
-    figure = new_figure(0.3 + row * -(-len(images) // ACROSS))
-    figure.suptitle("The first training images, the mean added back", y=1 - 0.05 / figure.get_figheight(), va="top")
+    title = "The first training images, the mean added back"
+    figure = new_figure(0.3 + row * -(-len(images) // ACROSS), title=title)
     for index, (image, name) in enumerate(zip(images, names, strict=True)):
         axes = place(figure, cell * (index % ACROSS) + 0.04, 0.35 + row * (index // ACROSS), cell - 0.08, cell - 0.08)
         axes.imshow(image.expand(3, -1, -1).permute(1, 2, 0).numpy(), interpolation="nearest")
@@ -132,14 +132,14 @@ def draw_batch(images: Tensor, names: Sequence[str]) -> Figure:
 
 
 def curves(metrics: Sequence[Path]) -> dict[str, Figure]:
-    """Learning curves of one run or several."""
+    """Learning curves of one or several runs."""
     return {"learning-curves": draw_curves([read_curves(path) for path in metrics])}
 
 
 def show_at_end(
     net: TrainedAlexNet, train: Dataset, val: Dataset, run: RunDirectory, step: int, settings: EvaluationSettings
 ) -> None:
-    """All figures of a run that has ended, into its ``figures/`` and to TensorBoard. ``net`` holds all its towers."""
+    """Save all figures of a finished run in its ``figures/`` and in TensorBoard. ``net`` must hold all its towers."""
     compared = spread(train, COMPARED_AT_END)
     with tempfile.TemporaryDirectory() as scratch, progress("drawing the figures", len(compared)) as bar:
         near = neighbours(net, compared, val, Path(scratch), settings, lambda images: bar(advance=images))

@@ -1,4 +1,4 @@
-"""Each layer's operations a byte beneath what devices can do: the roofline."""
+"""The roofline: operations per byte of each layer, and the peak of devices."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from alexnet2012.reporting.figures.style import COLORS, new_figure, styled
 
 @styled
 def draw_roofline(phases: Mapping[str, Sequence[Cost]], devices: Sequence[Device]) -> Figure:
-    """The roofs of ``devices``, and on the fastest one's each layer of each phase, where it can lie at best.
+    """Draw the rooflines of ``devices``, and the layers of each phase on that of the fastest device.
 
-    Layers are named in the last phase; the others lie in the same order.
+    Layers are labelled in the last phase only; the order is the same in all.
     """
     figure = new_figure(2.6, layout="constrained")
     axes = figure.subplots()
@@ -34,7 +34,7 @@ def draw_roofline(phases: Mapping[str, Sequence[Cost]], devices: Sequence[Device
         axes.annotate(
             cost.layer, place, (0, -4), textcoords="offset points", fontsize=5, rotation=90, ha="center", va="top"
         )
-    axes.set(xscale="log", yscale="log", xlabel="operations a byte moved", ylabel="TFLOP/s, at most")
+    axes.set(xscale="log", yscale="log", xlabel="operations per byte moved", ylabel="TFLOP/s, at most")
     axes.margins(y=0.15)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")

@@ -1,4 +1,4 @@
-"""Style of all figures: a column's width, small type, colours that the colour-blind can tell apart."""
+"""Style of all figures: one column wide, small type, colours that colour-blind readers can distinguish."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alexnet2012.core.errors import InputError
 COLUMN = 3.5  # inches
 SMALL = 6  # points, the smallest type
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito
-RIGHT, OTHER = "#E69F00", "#A6CEE8"  # the correct class, any other
+RIGHT, OTHER = "#E69F00", "#A6CEE8"  # the correct class, other classes
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
@@ -37,7 +37,7 @@ STYLE: Any = {
 
 
 def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """``draw`` in this style."""
+    """A decorator that draws in this style."""
 
     @functools.wraps(draw)
     def drawn(*args: Any, **options: Any) -> Any:
@@ -47,13 +47,16 @@ def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
     return drawn
 
 
-def new_figure(height: float, layout: str | None = None) -> Figure:
-    """A figure of a column's width, ``height`` in inches; no window, no global state."""
-    return Figure((COLUMN, height), dpi=200, layout=layout)  # type: ignore[arg-type]
+def new_figure(height: float, layout: str | None = None, title: str = "") -> Figure:
+    """A figure one column wide and ``height`` inches high, without a window or global state."""
+    figure = Figure((COLUMN, height), dpi=200, layout=layout)  # type: ignore[arg-type]
+    if title:
+        figure.suptitle(title, y=1 - 0.05 / height, va="top")
+    return figure
 
 
 def place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes without ticks or frame, in inches from the figure's left and top edge."""
+    """Add axes without ticks or frame, positioned in inches from the left and top edge."""
     across, down = figure.get_size_inches()
     axes = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
     axes.set_axis_off()
@@ -62,7 +65,7 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
 
 @styled
 def save(figures: dict[str, Figure], directory: Path) -> list[Path]:
-    """Write each figure as NAME.png and NAME.pdf. Returns the paths. Raises InputError where they cannot be written."""
+    """Write each figure as NAME.png and NAME.pdf. Returns the paths. Raises InputError if they cannot be written."""
     paths = [directory / f"{name}{suffix}" for name in figures for suffix in (".png", ".pdf")]
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -74,7 +77,7 @@ def save(figures: dict[str, Figure], directory: Path) -> list[Path]:
 
 
 def lines_that_fit(name: str, inches: float, count: int = 1, bold: bool = False) -> list[str]:
-    """A class name's first synonym in at most ``count`` lines of small type, the last cut off if it must be."""
+    """A class name's first synonym in at most ``count`` lines of small type, the last one cut if necessary."""
     words = name.split(",")[0].split() or [""]
     lines = words[:1]
     for word in words[1:]:
@@ -87,7 +90,7 @@ def lines_that_fit(name: str, inches: float, count: int = 1, bold: bool = False)
 
 
 def cut(text: str, inches: float, bold: bool) -> str:
-    """``text``, or as much of it as fits, and three dots."""
+    """``text``, cut and with an ellipsis if it does not fit."""
     if width_of(text, bold) <= inches:
         return text
     text = text[: 1 + int(len(text) * inches / width_of(text, bold))]
@@ -98,6 +101,6 @@ def cut(text: str, inches: float, bold: bool) -> str:
 
 @functools.cache
 def width_of(text: str, bold: bool) -> float:
-    """Inches of ``text`` in small type."""
+    """Width of ``text`` in inches, in small type."""
     font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
     return TextPath((0, 0), text, size=SMALL, prop=font, usetex=False).get_extents().width / 72 if text else 0.0
