@@ -128,7 +128,7 @@ def test_the_papers_mean_lies_under_the_crop_and_is_reflected_with_it(divisor):
     for row in range(5):
         cut(image, given, row, out[row].numpy())
     normalized = normalize(out, given, statistics(mean).mean_on("cpu"), paper_recipe())
-    assert normalized.is_contiguous() and normalized.dtype == torch.float32
+    assert normalized.is_contiguous(memory_format=torch.channels_last) and normalized.dtype == torch.float32
     for row in range(5):
         less = (image + given.noise[row] - mean)[given.top[row] :, given.left[row] :][:224, :224] / divisor
         expected = less[:, ::-1] if given.reflect[row] else less

@@ -137,24 +137,22 @@ def cut(image: NDArray[np.uint8], augmentations: Augmentations, row: int, out: N
 def normalize(
     crops: Tensor, augmentations: Augmentations, mean: Tensor, recipe: ImageRecipe, memory: Memory | None = None
 ) -> Tensor:
-    """Crops, uint8 (n, 224, 224, 3), to the network's input, float32 (n, 3, 224, 224), on their device.
+    """Crops, uint8 (n, 224, 224, 3), to the network's input, float32 (n, 3, 224, 224), channels last in memory.
 
     Their colour noise is added and the mean subtracted (``less_mean``); the recipe may divide the result.
     """
-    noise, divisor, size = augmentations.noise, augmentations.divisor, crops.shape[1]
+    noise, divisor, size, side = augmentations.noise, augmentations.divisor, crops.shape[1], mean.shape[1]
+    views = augmentations.top, augmentations.left, augmentations.reflect
     built = pixels_native.library() if crops.device.type == "cpu" and recipe.mean_subtracted else None
-    if built and crops.is_contiguous() and mean.is_contiguous():
-        out = (memory or Memory()).empty((len(crops), 3, size, size), np.dtype(np.float32))
-        side = mean.shape[-1]
-        reflected, top, left = mean_places(
-            augmentations.top, augmentations.left, augmentations.reflect, size, side, recipe
-        )
-        places = (reflected * 3 * side + top) * side + left
+    if built and crops.is_contiguous():
+        out = (memory or Memory()).empty(tuple(crops.shape), np.dtype(np.float32))
+        reflected, top, left = mean_places(*views, size, side, recipe)
+        places = 3 * ((reflected * side + top) * side + left)
         pixels_native.normalize(built, crops, noise, mean, np.ascontiguousarray(places), divisor, out)
-        return out
-    images = crops.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        return out.permute(0, 3, 1, 2)
+    images = crops.permute(0, 3, 1, 2).float()
     images += torch.from_numpy(noise).to(images.device, non_blocking=True)[:, :, None, None]
-    images = less_mean(images, augmentations.top, augmentations.left, augmentations.reflect, mean, recipe)
+    images = less_mean(images, *views, mean, recipe)
     return images.div_(divisor) if divisor != 1 else images
 
 
@@ -167,8 +165,8 @@ def less_mean(images: Tensor, top: Places, left: Places, reflect: Places, mean: 
     size = images.shape[-1]
     if not recipe.mean_subtracted:
         return scaled(images, recipe)
-    crops = mean.unfold(2, size, 1).unfold(3, size, 1).permute(0, 2, 3, 1, 4, 5)  # reflected, top, left: a view
-    places = mean_places(top, left, reflect, size, mean.shape[-1], recipe)
+    crops = mean.unfold(1, size, 1).unfold(2, size, 1)  # reflected, top, left, (3, size, size): a view
+    places = mean_places(top, left, reflect, size, mean.shape[1], recipe)
     return images.sub_(crops[tuple(torch.from_numpy(place).to(mean.device, non_blocking=True) for place in places)])
 
 

@@ -36,28 +36,22 @@ extern "C" void cut(const uint8_t* image, int64_t stride, int64_t size, int refl
   }
 }
 
-// crops (n, size, size, 3) -> out (n, 3, size, size) = (crop + noise - mean) / divisor; mean: planes of side x side,
-// of which crop i covers what begins at places[i].
+// crops -> out = (crop + noise - mean) / divisor, both (n, size, size, 3); mean: rows of `side` pixels, of which crop i
+// covers what begins at its value places[i].
 extern "C" void normalize(const uint8_t* crops, const float* noise, const float* mean, const int64_t* places,
                           float divisor, float* out, int64_t n, int64_t side, int64_t size) {
-  std::vector<uint8_t> colors(3 * size);  // a row by channel, in the L1 cache
-  uint8_t *red = colors.data(), *green = red + size, *blue = green + size;
-  for (int64_t i = 0; i < n; ++i)
+  const int64_t length = 3 * size;
+  std::vector<float> shift(length);
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t x = 0; x < length; ++x) shift[x] = noise[3 * i + x % 3];
     for (int64_t y = 0; y < size; ++y) {
-      const uint8_t* row = crops + (i * size + y) * size * 3;
-      for (int64_t x = 0; x < size; ++x) {
-        red[x] = row[3 * x];
-        green[x] = row[3 * x + 1];
-        blue[x] = row[3 * x + 2];
-      }
-      for (int64_t c = 0; c < 3; ++c) {
-        const uint8_t* __restrict color = colors.data() + c * size;
-        const float* __restrict less = mean + places[i] + c * side * side + y * side;
-        float* __restrict to = out + ((i * 3 + c) * size + y) * size;
-        const float shift = noise[3 * i + c];
-        for (int64_t x = 0; x < size; ++x) to[x] = ((float(color[x]) + shift) - less[x]) / divisor;
-      }
+      const uint8_t* __restrict row = crops + (i * size + y) * length;
+      const float* __restrict less = mean + places[i] + y * 3 * side;
+      const float* __restrict more = shift.data();
+      float* __restrict to = out + (i * size + y) * length;
+      for (int64_t x = 0; x < length; ++x) to[x] = ((float(row[x]) + more[x]) - less[x]) / divisor;
     }
+  }
 }
 """
 
@@ -91,9 +85,9 @@ def normalize(
     divisor: float,
     out: Tensor,
 ) -> None:
-    """``(crops + noise - mean) / divisor`` from uint8 (n, size, size, 3) to float32 (n, 3, size, size).
+    """``(crops + noise - mean) / divisor``: uint8 to float32, both (n, size, size, 3).
 
-    ``places`` (n,): at which value of ``mean`` (2, 3, side, side) each crop begins.
+    ``places`` (n,): at which value of ``mean`` (2, side, side, 3) each crop begins.
     """
     arrays = crops.data_ptr(), noise.ctypes.data, mean.data_ptr(), places.ctypes.data
-    built.normalize(*arrays, divisor, out.data_ptr(), len(crops), mean.shape[-1], crops.shape[1])
+    built.normalize(*arrays, divisor, out.data_ptr(), len(crops), mean.shape[1], crops.shape[1])

@@ -62,9 +62,9 @@ class Statistics(Arrays):
         }
 
     def mean_on(self, device: torch.device | str) -> Tensor:
-        """The mean image and its reflection, as they are subtracted from pixels: float32 (2, 3, side, side)."""
+        """The mean image and its reflection, as they are subtracted from pixels: float32 (2, side, side, 3)."""
         mean = torch.from_numpy(self.mean).to(device, torch.float32)
-        return torch.stack([mean, mean.flip(1)]).permute(0, 3, 1, 2).contiguous()
+        return torch.stack([mean, mean.flip(1)])
 
     @classmethod
     def none(cls) -> Statistics:
