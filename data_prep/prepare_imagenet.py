@@ -25,7 +25,7 @@ from rich.text import Text
 
 from alexnet2012 import data
 from alexnet2012.core.atomic_files import write_text
-from alexnet2012.core.command_line import Parser, exit_code, leave, progress
+from alexnet2012.core.command_line import Parser, exit_code, exit_process, progress
 from alexnet2012.core.errors import InputError, printable
 from alexnet2012.core.threads import cores
 from alexnet2012.data import prepare
@@ -163,4 +163,4 @@ def write_report(
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_process(main())

@@ -10,9 +10,9 @@ from alexnet2012 import data, distributed, evaluation, network, reporting
 from alexnet2012.core.atomic_files import write_output
 from alexnet2012.core.command_line import (
     Parser,
-    alike,
     checkpoint_file,
     main,
+    on_all_ranks,
     output_file,
     progress,
     refuse_overwriting,
@@ -71,7 +71,7 @@ def arguments() -> Namespace:
 
 
 def run(given: Namespace) -> None:
-    nets = alike(lambda: [evaluation.model.load_checkpoint(path, "cpu") for path in given.checkpoints])
+    nets = on_all_ranks(lambda: [evaluation.model.load_checkpoint(path, "cpu") for path in given.checkpoints])
     towers = [net.recipe.towers for net in nets] or [2]
     placement = given.placement or distributed.layout.default_placement(min(towers))
     from_main = distributed.collectives.broadcast_from_main

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet2012 import data, evaluation, network, reporting, training
 from alexnet2012.core import messages
-from alexnet2012.core.command_line import Parser, alike, main
+from alexnet2012.core.command_line import Parser, main, on_all_ranks
 from alexnet2012.core.errors import InputError
 from alexnet2012.network.reference import NETS
 from alexnet2012.recipe import AUGMENTATIONS, CLASSES, MIDDLE, RECIPES, VARIANTS, Recipe
@@ -161,7 +161,7 @@ def draw_figures(trainer: training.trainer.Trainer) -> None:
     net = evaluation.model.load_checkpoint(trainer.run.last, trainer.layout.devices)
     settings = evaluation.evaluate.EvaluationSettings(loader=trainer.settings.loader, workers=trainer.settings.workers)
     splits = trainer.train_set, trainer.val_set
-    reporting.figures.gallery.show_at_end(net, *splits, trainer.run, trainer.step, settings)
+    reporting.figures.gallery.save_figures(net, *splits, trainer.run, trainer.step, settings)
 
 
 def show_batch(trainer: training.trainer.Trainer) -> None:
@@ -172,7 +172,7 @@ def show_batch(trainer: training.trainer.Trainer) -> None:
 
 
 def start(given: Namespace) -> None:
-    asked = alike(lambda: settings(given))
+    asked = on_all_ranks(lambda: settings(given))
     if given.describe:
         describe_net(asked)
     else:

@@ -211,7 +211,7 @@ def study_numbers(read: Any) -> bool:
 
 
 def read_step(directory: Path, path: Path) -> Any:
-    return RunDirectory(directory).state_said()[1]
+    return RunDirectory(directory).read_state()[1]
 
 
 def read_rows(directory: Path, path: Path) -> Any:

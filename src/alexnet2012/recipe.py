@@ -385,7 +385,7 @@ RENAMED: dict[str, str] = {}  # a field's name in an earlier version -> its name
 REMOVED: dict[str, Any] = {}  # a field that an earlier version had -> the value it meant what is done today with
 
 
-def fields_of_today(recorded: Mapping[str, Any]) -> dict[str, Any]:
+def current_fields(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's fields, as any version recorded them, by today's names; those not recorded have today's defaults."""
     named = {RENAMED.get(name, name): value for name, value in recorded.items()}
     return {name: value for name, value in named.items() if name not in REMOVED or value != REMOVED[name]}

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from alexnet2012.evaluation.errors import ErrorCount, credit, nats
+from alexnet2012.evaluation.errors import ErrorCount, credit, negative_log_likelihood
 
 NAN, INF = float("nan"), float("inf")
 
@@ -59,4 +59,6 @@ def test_counting_in_batches_equals_counting_at_once() -> None:
     ],
 )
 def test_nats_of_class_0(probabilities: list[float], loss: float) -> None:
-    assert nats(torch.tensor([probabilities]), torch.tensor([0])).item() == pytest.approx(loss, abs=1e-7)
+    assert negative_log_likelihood(torch.tensor([probabilities]), torch.tensor([0])).item() == pytest.approx(
+        loss, abs=1e-7
+    )

@@ -147,7 +147,7 @@ def test_a_run_preempted_at_its_last_step_draws_no_figures_but_the_same_command_
             assert here(TRAIN, *flags).code == 0
         assert state(run) == ("preempted", 6) and not list(figures.iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr("alexnet2012.reporting.figures.gallery.show_at_end", unreadable)
+        patch.setattr("alexnet2012.reporting.figures.gallery.save_figures", unreadable)
         assert_refused(here(TRAIN, *flags), "image.png")
     assert state(run) == ("failed", 6)
     ended = here(TRAIN, *flags)

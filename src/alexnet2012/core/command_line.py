@@ -131,7 +131,7 @@ def progress(
         yield lambda **done: bar.update(task, **done)
 
 
-def alike(read: Callable[[], T]) -> T:
+def on_all_ranks(read: Callable[[], T]) -> T:
     """What ``read`` makes of the command line, which every rank has: rank 0 reports what is wrong with it."""
     try:
         return read()
@@ -142,7 +142,7 @@ def alike(read: Callable[[], T]) -> T:
 def main(read: Callable[[], T], command: Callable[[T], object]) -> NoReturn:
     """Run ``command`` with the flags that ``read`` gives, and exit."""
     let_waiting_threads_sleep()
-    leave(exit_code(lambda: command(alike(read))))
+    exit_process(exit_code(lambda: command(on_all_ranks(read))))
 
 
 def exit_code(command: Callable[[], object]) -> int:
@@ -175,7 +175,7 @@ def exit_code(command: Callable[[], object]) -> int:
     return 0
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """Exit; one rank of several without the interpreter's end.
 
     There a gather still under way, as that of the next images, aborts the process: gloo's thread frees its tensors.

@@ -114,7 +114,7 @@ class Heartbeat:
                 self.send()
                 in_vain = self.in_vain()
             except RuntimeError:
-                in_vain = self.located(STORE_LOST)
+                in_vain = self.with_location(STORE_LOST)
             if in_vain and not self.ended.is_set():
                 messages.error(in_vain)
                 with contextlib.suppress(RuntimeError):  # the disk may hang, too
@@ -147,7 +147,7 @@ class Heartbeat:
             return failed
         (_, before), self.before = self.before, (now, beats)
         if missing := self.missing(before, beats):
-            return self.located(missing)
+            return self.with_location(missing)
         self.warn_of_waiting(beats)
         return ""
 
@@ -171,7 +171,7 @@ class Heartbeat:
             waited = f"{beats[self.rank].waited:.0f} s of waiting for rank {late}"
             messages.warn(f"{waited}, which is still in {beats[late]}")
 
-    def located(self, reason: str) -> str:
+    def with_location(self, reason: str) -> str:
         """``reason``, the state of this rank, and what to do."""
         return f"{reason}; rank {self.rank} was in {self.state}; the same command resumes from the last checkpoint"
 
@@ -193,10 +193,10 @@ class Heartbeat:
             time.sleep(SILENCE)
             after = self.beats()
         except RuntimeError:
-            return LostRank(self.located(STORE_LOST))
+            return LostRank(self.with_location(STORE_LOST))
         behind = min(range(self.processes), key=lambda rank: after[rank].operations)
         gone = f"rank {behind} left the collective, last heard of in {after[behind]}"
-        return LostRank(self.located(self.missing(before, after) or gone))
+        return LostRank(self.with_location(self.missing(before, after) or gone))
 
     def failed(self) -> str:
         """The failure that ended a rank, if any. Raises RuntimeError if the store does not answer."""

@@ -34,7 +34,7 @@ def credit(scores: Tensor, labels: Tensor, top: int) -> Tensor:
     return torch.where(scores.isfinite().all(1), right, torch.zeros_like(right))
 
 
-def nats(probabilities: Tensor, labels: Tensor) -> Tensor:
+def negative_log_likelihood(probabilities: Tensor, labels: Tensor) -> Tensor:
     """The loss of each row in nats: (n,) float64, for probabilities (n, classes) and labels (n,).
 
     Probabilities are clamped to at least ``SMALLEST``, so that no single image makes a mean infinite. In a row with a
@@ -48,7 +48,7 @@ def nats(probabilities: Tensor, labels: Tensor) -> Tensor:
 def error_measures(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Top-1 error, top-5 error (0 to 1) and loss (nats) of each image: (3, n) float64."""
     wrong = [1 - credit(probabilities, labels, top) for top in (1, 5)]
-    return torch.stack([*wrong, nats(probabilities, labels)])
+    return torch.stack([*wrong, negative_log_likelihood(probabilities, labels)])
 
 
 class ErrorCount:

@@ -158,7 +158,7 @@ def assess(
     split take 5 GB. ``progress`` is called with the number of images just done.
     """
     of_nets, of_average = [ErrorCount() for _ in nets], {crops: ErrorCount() for crops in (1, settings.crops)}
-    kept = {crops: Predictions.blank(dataset, crops) for crops in keep} if layout.is_main else {}
+    kept = {crops: Predictions.empty(dataset, crops) for crops in keep} if layout.is_main else {}
     done = 0
     for scores, labels in outputs(nets, statistics, layout, dataset, settings):
         mean = sum(weight * of_net for weight, of_net in zip(weights, scores, strict=True)) / sum(weights)

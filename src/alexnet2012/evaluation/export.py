@@ -65,17 +65,13 @@ def from_grouped(net: AlexNet, weights: Mapping[str, Tensor]) -> dict[str, Tenso
     taken = {}
     for name, tensor in expected.items():
         if weights[name].shape != tensor.shape:
-            raise InputError(f"{name} is {by(weights[name])}, in this net {by(tensor)}")
+            raise InputError(f"{name} is {tuple(weights[name].shape)}, in this net {tuple(tensor.shape)}")
         if not weights[name].is_floating_point() or not weights[name].float().sum().isfinite():
             raise InputError(f"{name} is {weights[name].dtype}, or not finite; weights are finite floats")
         sizes = [len(net.get_parameter(f"towers.{tower}.{name}")) for tower in range(net.recipe.towers)]
         for tower, part in enumerate(weights[name].split(sizes)):
             taken[f"towers.{tower}.{name}"] = part.float()
     return taken
-
-
-def by(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape))
 
 
 def metadata(net: TrainedAlexNet) -> dict[str, str]:

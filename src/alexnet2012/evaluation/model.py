@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.guarded_files import Damaged, read_bytes
@@ -37,14 +37,15 @@ class Prediction(NamedTuple):
     probability: float
 
 
-class Predictor:
-    """A mixin for ``AlexNet`` and the reference nets: a checkpoint's weights, and predictions."""
+class Predictor(nn.Module):
+    """A mixin for ``AlexNet`` and the reference nets: a checkpoint's weights, in eval mode, and predictions."""
 
     recipe: Recipe
     classes: int
 
-    def restore(self: Any, saved: dict[str, Any]) -> None:
-        """Set weights, ``class_names`` and ``statistics`` from ``saved``, the result of ``checkpoint.load``."""
+    def __init__(self, saved: dict[str, Any], **options: Any) -> None:
+        """``saved`` is the result of ``checkpoint.load``, ``options`` are further arguments of the net."""
+        super().__init__(checkpoint.recipe_in(saved), saved["classes"], **options)
         self.class_names = in_words(saved["class_names"])
         self.statistics = checkpoint.statistics_in(saved)
         self.load_state_dict({name: saved["weights"][name] for name in self.state_dict()})
@@ -105,29 +106,20 @@ class Predictor:
 
 
 class TrainedAlexNet(Predictor, AlexNet):
-    """A net with a checkpoint's weights, in eval mode, with its ``recipe``, ``class_names`` and ``statistics``."""
-
-    def __init__(self, saved: dict[str, Any], exchange: Exchange | None = None) -> None:
-        """``saved`` is from ``checkpoint.load``; ``exchange`` as in ``AlexNet``."""
-        super().__init__(checkpoint.recipe_in(saved), saved["classes"], exchange=exchange)
-        self.restore(saved)
+    """An ``AlexNet`` with a checkpoint's weights, ``recipe``, ``class_names`` and ``statistics``."""
 
     def draw_weights(self) -> None:
         """Does nothing: the weights come from the checkpoint."""
 
 
 class TrainedReferenceNet(Predictor, ReferenceNet):
-    """A reference net with a checkpoint's weights."""
-
-    def __init__(self, saved: dict[str, Any]) -> None:
-        super().__init__(checkpoint.recipe_in(saved), saved["classes"])
-        self.restore(saved)
+    """A reference net with a checkpoint's weights, ``recipe``, ``class_names`` and ``statistics``."""
 
 
 def trained_net(saved: dict[str, Any], exchange: Exchange | None) -> TrainedAlexNet:
     """The net of ``saved``; a reference net has every attribute that evaluation and figures use."""
     if checkpoint.recipe_in(saved).net == "2012":
-        return TrainedAlexNet(saved, exchange)
+        return TrainedAlexNet(saved, exchange=exchange)
     return cast(TrainedAlexNet, TrainedReferenceNet(saved))
 
 

@@ -39,7 +39,7 @@ class Predictions(Arrays):
     data: str  # the data set's ``fingerprint``
 
     @classmethod
-    def blank(cls, dataset: Dataset, crops: int) -> Predictions:
+    def empty(cls, dataset: Dataset, crops: int) -> Predictions:
         """Predictions for ``dataset``, with uninitialized probabilities."""
         probabilities = np.empty((len(dataset), len(dataset.classes)), np.float32)
         labels = np.asarray(dataset.labels, np.int64)

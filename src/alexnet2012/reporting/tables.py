@@ -33,7 +33,7 @@ def error_table(members: Sequence[Path], assessment: Assessment) -> list[str]:
     beside = (together[crops].images, assessment.classes) == (OFFICIAL["val"], OFFICIAL["classes"])
     lines = [f"{'':{width}}  accuracy %  error: top-1 %  top-5 %    nats{'   2012: top-1, top-5, nats' * beside}"]
     for name, nets, of, rates in rows:
-        in_2012 = f"   {in_words(result_2012(nets, of))}" * beside
+        in_2012 = f"   {format_result(result_2012(nets, of))}" * beside
         errors = f"{100 - rates.top1_error:10.2f}  {rates.top1_error:14.2f}  {rates.top5_error:7.2f}"
         lines.append(f"{name:{width}}  {errors}  {rates.loss:6.4f}{in_2012}")
     lines.append(f"{together[crops].images} images")
@@ -46,7 +46,7 @@ def crops_name(crops: int) -> str:
     return "centre crop" if crops == 1 else "ten crops"
 
 
-def in_words(result: Result2012 | None) -> str:
+def format_result(result: Result2012 | None) -> str:
     """Errors and loss, with their source."""
     if result is None:
         return "not measured"
@@ -75,15 +75,15 @@ def layer_table(title: str, layers: Sequence[LayerNumbers]) -> Table:
     )
     table = Table(title=title, caption=caption, show_footer=True, box=SIMPLE_HEAD, pad_edge=False)
     sums = [sum(getattr(layer, name) for layer in layers) for name in COUNTS]
-    for column, footer in zip(COLUMNS, ["sum", "", *counts(*sums)], strict=True):
+    for column, footer in zip(COLUMNS, ["sum", "", *format_counts(*sums)], strict=True):
         table.add_column(column, footer, justify="left" if column in COLUMNS[:2] else "right", no_wrap=True)
     for layer in layers:
         shapes = " > ".join("x".join(map(str, shape)) for shape in layer.shapes)
-        table.add_row(layer.layer, shapes, *counts(*(getattr(layer, name) for name in COUNTS)))
+        table.add_row(layer.layer, shapes, *format_counts(*(getattr(layer, name) for name in COUNTS)))
     return table
 
 
-def counts(parameters: int, multiply_adds: int, kept: int, exchanged: int) -> list[str]:
+def format_counts(parameters: int, multiply_adds: int, kept: int, exchanged: int) -> list[str]:
     return [f"{parameters:,}", f"{multiply_adds / 1e6:,.1f} M", f"{kept / 1000:,.1f} KB", f"{exchanged:,}"]
 
 

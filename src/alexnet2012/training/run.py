@@ -52,8 +52,8 @@ def run(settings: Settings, draw: Callable[[Trainer], object] = lambda trainer: 
         exit_on_signal(layout, directory),
     ):
         if layout.heartbeat:
-            layout.heartbeat.at_end = lambda reason: directory.write_state("failed", directory.state_said()[1], reason)
-        with recording_failure(directory, lambda: directory.state_said()[1]), naming_lost_ranks(layout.heartbeat):
+            layout.heartbeat.at_end = lambda reason: directory.write_state("failed", directory.read_state()[1], reason)
+        with recording_failure(directory, lambda: directory.read_state()[1]), naming_lost_ranks(layout.heartbeat):
             newest = broadcast_from_main(layout, lambda: check(settings, layout, directory))
             refuse_unshared(layout, directory)
             trainer = make_trainer(settings, layout, directory, newest)
@@ -78,7 +78,7 @@ def exit_on_signal(layout: Layout, directory: RunDirectory) -> Iterator[None]:
         failed = ""
         with contextlib.suppress(RuntimeError):  # the store may be gone
             failed = layout.heartbeat.failed() if layout.heartbeat else ""
-        directory.write_state("failed" if failed else "preempted", directory.state_said()[1], failed)
+        directory.write_state("failed" if failed else "preempted", directory.read_state()[1], failed)
         if directory.lock and not failed:
             say(layout, f"preempted: {directory.path}, at once; the same command goes on from the last checkpoint")
         sys.stdout.flush()
@@ -131,7 +131,7 @@ def train_and_draw(trainer: Trainer, directory: RunDirectory, draw: Callable[[Tr
     Raises InputError also where the last checkpoint cannot be saved.
     """
     how, settings, layout = "done", trainer.settings, trainer.layout
-    drawn = trainer.complete and broadcast_from_main(layout, directory.state_said)[0] == "done"
+    drawn = trainer.complete and broadcast_from_main(layout, directory.read_state)[0] == "done"
     with recording_failure(directory, lambda: trainer.step), naming_lost_ranks(layout.heartbeat):
         if trainer.finished:
             say(layout, f"{directory.path}: already trained to step {trainer.step}")

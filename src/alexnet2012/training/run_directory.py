@@ -35,7 +35,7 @@ from alexnet2012.core.guarded_files import (
 from alexnet2012.core.random_streams import STREAMS, refuse_other_streams
 from alexnet2012.evaluation.checkpoint import of_type
 from alexnet2012.network.reference import NETS, recorded_fields
-from alexnet2012.recipe import Recipe, fields_of_today
+from alexnet2012.recipe import Recipe, current_fields
 from alexnet2012.training.settings import Settings
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
@@ -135,7 +135,7 @@ class RunDirectory:
         except OSError as error:
             messages.warn(f"{self.state}: not written ({error.strerror})")
 
-    def state_said(self) -> tuple[str, int]:
+    def read_state(self) -> tuple[str, int]:
         """State and step in ``state.json``; "" and 0 where it is missing or damaged."""
         try:
             said = read_json(self.state, {"state": str, "step": is_count})
@@ -145,7 +145,7 @@ class RunDirectory:
 
     def refuse_other_settings(self, recorded: dict[str, Any], asked: dict[str, Any]) -> None:
         """Raises InputError, naming it, where a setting ``recorded`` by this version or an older one differs."""
-        before, now = settings_of_today(recorded), settings_of_today(asked)
+        before, now = current_settings(recorded), current_settings(asked)
         for name in now | before:
             if before.get(name) != now.get(name):
                 flag = name.removeprefix("recipe.").replace("_", "-")
@@ -186,7 +186,7 @@ def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
     return fields, {name: value for name, value in settings.items() if not name.startswith("recipe.")}
 
 
-def settings_of_today(identity: dict[str, Any]) -> dict[str, Any]:
+def current_settings(identity: dict[str, Any]) -> dict[str, Any]:
     """A run's identity as any version recorded it, with all of today's recipe fields by today's names."""
     fields, others = split_settings(identity)
     defaults = json.loads(json.dumps(dataclasses.asdict(Recipe())))  # with lists for tuples, as in identities
@@ -205,7 +205,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
     fields, others = split_settings({str(name): value for name, value in found["settings"].items()})
-    of_today = recorded_fields if "command" in found else fields_of_today  # a run's own, or one written by hand
+    of_today = recorded_fields if "command" in found else current_fields  # a run's own, or one written by hand
     fields = {name: checked(file, f"recipe.{name}", value) for name, value in of_today(fields).items()}
     defaults = {name: checked(file, name, value) for name, value in others.items()}
     if (net := fields.get("net", "2012")) != "2012":

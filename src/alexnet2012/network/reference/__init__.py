@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet2012.core.errors import InputError
 from alexnet2012.core.lazy import Registry, lazily
-from alexnet2012.recipe import SWITCHES, NetworkRecipe, Recipe, fields_of_today
+from alexnet2012.recipe import SWITCHES, NetworkRecipe, Recipe, current_fields
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,8 +62,8 @@ NETS: Registry[Definition] = Registry(
 
 
 def recorded_fields(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """``fields_of_today`` of a run or checkpoint: before there was ``init``, reference nets read no switch but tanh."""
-    fields = fields_of_today(recorded)
+    """``current_fields`` of a run or checkpoint: before there was ``init``, reference nets read no switch but tanh."""
+    fields = current_fields(recorded)
     if isinstance(net := fields.get("net"), str) and net in NETS and "init" not in fields:
         own = NETS[net].recipe()
         kept = {"activation"} if fields.get("activation") == "tanh" else set()

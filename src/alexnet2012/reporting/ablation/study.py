@@ -17,7 +17,7 @@ from alexnet2012.reporting.ablation import ALL, BASE
 from alexnet2012.reporting.ablation.differences import Measured
 from alexnet2012.reporting.figures.curves import read_curves
 from alexnet2012.training import Settings
-from alexnet2012.training.run_directory import RunDirectory, settings_of_today
+from alexnet2012.training.run_directory import RunDirectory, current_settings
 
 CROPS = 10  # paper §4.1
 NAME = re.compile(rf"({'|'.join(ALL)})-seed(0|[1-9][0-9]*)")  # of a run's directory
@@ -49,7 +49,7 @@ class Run:
     def config(self) -> dict[str, Any]:
         """Its ``config.json``, with defaults for fields that its version did not have; empty before it began."""
         found = recorded(self.directory.config, CONFIG)
-        return found and {**found, "settings": settings_of_today(found["settings"])}
+        return found and {**found, "settings": current_settings(found["settings"])}
 
     @property
     def max_steps(self) -> int | None:

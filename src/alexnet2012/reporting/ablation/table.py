@@ -126,13 +126,13 @@ def cells(row: Row, beside_2012: bool = True) -> list[str]:
     for measure in range(len(MEASURES)):
         error, difference = row.error(measure), row.difference(measure)
         star = " *" if difference and difference.beyond else ""
-        of_difference = "" if row.variant == BASE else in_words(difference, DECIMALS[measure], "+") + star
-        found += [in_words(error, DECIMALS[measure]), of_difference]
+        of_difference = "" if row.variant == BASE else format_estimate(difference, DECIMALS[measure], "+") + star
+        found += [format_estimate(error, DECIMALS[measure]), of_difference]
         found += [in_2012(row.variant, measure)] * beside_2012
     return found
 
 
-def in_words(estimate: Estimate | None, decimals: int, sign: str = "") -> str:
+def format_estimate(estimate: Estimate | None, decimals: int, sign: str = "") -> str:
     if estimate is None:
         return NOT_MEASURED
     spread = "" if estimate.standard_error is None else f" ± {estimate.standard_error:.{decimals}f}"

@@ -19,7 +19,7 @@ from alexnet2012.recipe import FIGURE_1_ERROR as GOAL
 from alexnet2012.recipe import FIGURE_1_RATIO
 from alexnet2012.reporting.figures.curves import read_curves
 from alexnet2012.reporting.figures.style import COLORS, SMALL, new_figure, styled
-from alexnet2012.training.run_directory import settings_of_today
+from alexnet2012.training.run_directory import current_settings
 
 NAMES = {"relu": "ReLU", "tanh": "tanh"}
 MAY_DIFFER = {"seed", "recipe.activation", "recipe.lr", "recipe.bias_lr", "recipe.epochs"}
@@ -96,7 +96,7 @@ def read_learning_curves(runs: Sequence[Path]) -> list[LearningCurve]:
 def read_settings(run: Path) -> dict[str, Any]:
     """A run's settings, with valid activation, learning rate and seed."""
     try:
-        settings = settings_of_today(read_json(run / "config.json", {"settings": dict})["settings"])
+        settings = current_settings(read_json(run / "config.json", {"settings": dict})["settings"])
         if settings["recipe.activation"] not in NAMES or settings["recipe.lr"] <= 0 or settings["seed"] < 0:
             raise ValueError("impossible settings")
     except (Damaged, ValueError, KeyError, TypeError) as error:
@@ -150,7 +150,7 @@ def finite(value: float) -> float | None:
 
 def claims(best: dict[str, Best]) -> list[str]:
     """The result in words."""
-    lines = [f"{NAMES[activation]}: {GOAL:g} % {said(rate)}" for activation, rate in best.items()]
+    lines = [f"{NAMES[activation]}: {GOAL:g} % {describe_best(rate)}" for activation, rate in best.items()]
     relu, tanh = best["relu"], best["tanh"]
     if math.isfinite(ratio(best)):
         lines.append(f"ReLU is {ratio(best):.1f} times as fast (2012: {FIGURE_1_RATIO})")
@@ -159,7 +159,7 @@ def claims(best: dict[str, Best]) -> list[str]:
     return lines
 
 
-def said(rate: Best) -> str:
+def describe_best(rate: Best) -> str:
     seeds = f"learning rate {rate.runs[0].lr:g}, n = {len(rate.runs)} seed{'s' * (len(rate.runs) > 1)}"
     if not math.isfinite(rate.reached):
         return f"not reached in {rate.epochs} epochs ({seeds})"

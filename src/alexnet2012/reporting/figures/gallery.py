@@ -136,7 +136,7 @@ def curves(metrics: Sequence[Path]) -> dict[str, Figure]:
     return {"learning-curves": draw_curves([read_curves(path) for path in metrics])}
 
 
-def show_at_end(
+def save_figures(
     net: TrainedAlexNet, train: Dataset, val: Dataset, run: RunDirectory, step: int, settings: EvaluationSettings
 ) -> None:
     """Save all figures of a finished run in its ``figures/`` and in TensorBoard. ``net`` must hold all its towers."""
