@@ -197,7 +197,10 @@ def test_weights_that_do_not_fit_are_named(path: Path, tmp_path: Path) -> None:
     fitting = {name: weight.detach().contiguous() for name, weight in to_grouped(load_checkpoint(path, "cpu")).items()}
     changed = {"conv2.weight": torch.zeros(16, 6, 5, 5)}  # not grouped
     lacking = {name: weight for name, weight in fitting.items() if name != "fc6.bias"}
-    for weights, reason in ((fitting | changed, "conv2.weight is 16x6x5x5"), (lacking, "fc6.bias is missing")):
+    for weights, reason in (
+        (fitting | changed, r"conv2.weight is \(16, 6, 5, 5\), in this net \(16, 3, 5, 5\)"),
+        (lacking, "fc6.bias is missing"),
+    ):
         save_file(weights, bad)
         with pytest.raises(InputError, match=reason):
             save_with_weights_of(saved, bad, tmp_path / "out.pt", lrn_may_cross=True)
