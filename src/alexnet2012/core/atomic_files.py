@@ -49,12 +49,12 @@ def write_output(path: Path) -> Iterator[Path]:
 
 
 def replaceable(path: Path) -> bool:
-    """Whether ``path`` is a regular file, or does not exist yet."""
+    """True if ``path`` is a regular file, or does not exist yet."""
     return not path.exists() or (path.is_file() and not is_stdout(path))
 
 
 def is_stdout(path: Path) -> bool:
-    """Whether ``path`` is this process's stdout, such as /dev/stdout or /dev/fd/1."""
+    """True if ``path`` is this process's stdout, such as /dev/stdout or /dev/fd/1."""
     try:
         return os.path.samestat(path.stat(), os.fstat(1))
     except OSError:

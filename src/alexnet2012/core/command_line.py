@@ -1,4 +1,4 @@
-"""What every command of launch/ and data_prep/ shares: its flags, its progress bar and its exit codes."""
+"""Flags, progress bars and exit codes of the commands in launch/ and data_prep/."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from alexnet2012.core.threads import let_waiting_threads_sleep
 
 T = TypeVar("T")
 METAVARS = {int: "N", float: "X", Path: "PATH"}
-PATIENCE = 60  # seconds in which torchrun ends a process that leaves the message to rank 0
+PATIENCE = 60  # seconds that a process waits for torchrun to end it if rank 0 prints the message
 GROUPS = ("data", "recipe", "variants", "layout", "run", "speed")  # of flags, in the order of --help
 
 
 def option(default: Any, help: str, group: str, unset: str = "", **how: Any) -> Any:
-    """A field of a dataclass that is a flag too.
+    """A field of a dataclass that is also a flag.
 
-    ``unset``: the default in words, where it depends on other flags; the flag is None then. ``how`` goes to
+    ``unset`` describes a default that depends on other flags; the value is then None. ``how`` is passed to
     ``add_argument``.
     """
     return dataclasses.field(default=default, metadata={"help": help, "group": group, "unset": unset, "how": how})
 
 
 class Help(argparse.HelpFormatter):
-    """Adds each default that says something, once."""
+    """Shows each informative default once."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         silent = not action.option_strings or action.default is None or action.default in (argparse.SUPPRESS, [])
@@ -44,24 +44,24 @@ class Help(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line; flags are not to be abbreviated."""
+    """An argument parser with one-line errors and without abbreviated flags."""
 
     def __init__(self, description: str) -> None:
         super().__init__(description=description, allow_abbrev=False, formatter_class=Help)
-        self.groups = {title: self.add_argument_group(title) for title in GROUPS}  # shown where not empty
+        self.groups = {title: self.add_argument_group(title) for title in GROUPS}  # empty ones are not shown
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {Path(sys.argv[0]).name} --help")
 
     def add_options(self, of: type, *names: str) -> None:
-        """A flag for every ``option`` of the dataclass ``of``, or for those of ``names`` alone."""
+        """Add a flag for every ``option`` of the dataclass ``of``, or only for those in ``names``."""
         types = get_type_hints(of)
         for field in dataclasses.fields(of):
             if field.metadata and (not names or field.name in names):
                 self.add_option(field, types[field.name])
 
     def add_option(self, field: dataclasses.Field[Any], annotated: Any) -> None:
-        """``X | None`` is read as X, a bool is a switch."""
+        """Add a flag of type X for an annotation ``X | None``, and a switch for a bool."""
         kind = next(kind for kind in get_args(annotated) or (annotated,) if kind is not NoneType)
         help, unset = field.metadata["help"], field.metadata["unset"]
         how: dict[str, Any] = {"action": "store_true"}
@@ -84,12 +84,12 @@ class Quiet(argparse.Action):
 
 
 def checkpoint_file(name: str) -> str | Path:
-    """A flag's value as a checkpoint; ``sample`` is the one in the package, ``./sample`` a file."""
+    """Type of a checkpoint flag: ``sample`` is the one in this package, ``./sample`` is a file."""
     return name if name == "sample" else Path(name)
 
 
 def output_file(text: str) -> Path:
-    """A flag's value as a file that can be written."""
+    """Type of a flag for an output file. Raises ArgumentTypeError if it cannot be written."""
     path = Path(text)
     written = Path(os.path.realpath(path)).parent if replaceable(path) else path
     if path.is_dir() or not written.exists() or not os.access(written, os.W_OK):
@@ -98,8 +98,8 @@ def output_file(text: str) -> Path:
 
 
 def refuse_overwriting(outputs: Iterable[Path | None], inputs: Iterable[Path]) -> None:
-    """Raises InputError for an output that is one of the ``inputs``, or named twice."""
-    taken = {os.path.realpath(path): "it is read" for path in inputs}  # realpath: a loop of links raises nothing
+    """Raises InputError if an output is one of the ``inputs``, or is given twice."""
+    taken = {os.path.realpath(path): "it is read" for path in inputs}  # realpath does not raise for a loop of links
     for path in filter(None, outputs):
         if (real := os.path.realpath(path)) in taken:
             raise InputError(f"{path}: cannot be written, {taken[real]}; name another file")
@@ -110,11 +110,11 @@ def refuse_overwriting(outputs: Iterable[Path | None], inputs: Iterable[Path]) -
 def progress(
     title: str, total: int | None, shown: bool = True, unit: str = "images"
 ) -> Iterator[Callable[..., object]]:
-    """A bar on stderr, with the time left, where that is a terminal and --quiet was not given.
+    """Show a progress bar with the remaining time on stderr, if it is a terminal and --quiet was not given.
 
-    Yields what takes ``advance=`` or ``completed=``, in ``unit``. ``total``: None where it is not known.
+    Yields a function that takes ``advance=`` or ``completed=``, in ``unit``. ``total`` is None if unknown.
     """
-    from rich import progress as rich  # here: flags need none of it
+    from rich import progress as rich  # imported here, since flags do not need it
     from rich.console import Console
     from rich.text import Text
 
@@ -132,7 +132,7 @@ def progress(
 
 
 def on_all_ranks(read: Callable[[], T]) -> T:
-    """What ``read`` makes of the command line, which every rank has: rank 0 reports what is wrong with it."""
+    """Call ``read``, which gives the same result or failure on every rank; only rank 0 prints a failure."""
     try:
         return read()
     except Failure as failure:
@@ -140,15 +140,15 @@ def on_all_ranks(read: Callable[[], T]) -> T:
 
 
 def main(read: Callable[[], T], command: Callable[[T], object]) -> NoReturn:
-    """Run ``command`` with the flags that ``read`` gives, and exit."""
+    """Run ``command`` with the flags returned by ``read``, and exit."""
     let_waiting_threads_sleep()
     exit_process(exit_code(lambda: command(on_all_ranks(read))))
 
 
 def exit_code(command: Callable[[], object]) -> int:
-    """Run ``command``: 0 done, 2 bad input, 3 diverged, 130 interrupted, 1 where nobody reads the output on.
+    """Run ``command``: 0 done, 2 bad input, 3 diverged, 130 interrupted, 1 if stdout was closed.
 
-    A failure is one line on stderr.
+    A failure is printed as one line on stderr.
     """
     messages.open_output()
     try:
@@ -156,17 +156,17 @@ def exit_code(command: Callable[[], object]) -> int:
         sys.stdout.flush()
     except Failure as failure:
         if failure.reported and not failure.acknowledged:
-            time.sleep(PATIENCE)  # rank 0 may still be on its way here, and torchrun ends all when one leaves
+            time.sleep(PATIENCE)  # torchrun ends all ranks when one exits, and rank 0 may not have printed yet
         if "RANK" in os.environ:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, when it sees another rank leave first
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it if another rank exits first
         if not failure.reported:
             messages.error(str(failure))
         return failure.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader of the output has left, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's last flush
-        return 1  # as rich does, which writes the tables
+    except BrokenPipeError:  # the reader of stdout has exited, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's final flush
+        return 1  # as rich does, which prints tables
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
@@ -176,9 +176,9 @@ def exit_code(command: Callable[[], object]) -> int:
 
 
 def exit_process(code: int) -> NoReturn:
-    """Exit; one rank of several without the interpreter's end.
+    """Exit; with several ranks, skip the interpreter's shutdown.
 
-    There a gather still under way, as that of the next images, aborts the process: gloo's thread frees its tensors.
+    Shutdown during a pending gather, such as that of the next images, would abort: gloo's thread frees its tensors.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         with contextlib.suppress(OSError):

@@ -42,7 +42,7 @@ class Damaged(InputError):
 
 
 def is_file(path: Path) -> bool:
-    """Whether the file exists. Raises Damaged for a directory, pipe, device or broken link of that name."""
+    """True if the file exists. Raises Damaged for a directory, pipe, device or broken link of that name."""
     if path.is_file():
         return True
     if path.exists() or path.is_symlink():
@@ -96,7 +96,7 @@ def read_json(path: Path, form: Any = dict, advice: str = "") -> Any:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a file's name is UTF-8, as libraries written in C++ and Rust require."""
+    """True if a file's name is UTF-8, as libraries written in C++ and Rust require."""
     return not any(0xD800 <= ord(c) < 0xE000 for c in name)
 
 
@@ -129,12 +129,12 @@ def shown(value: Any) -> str:
 
 
 def is_count(value: Any) -> bool:
-    """Whether ``value`` is an integer from 0 that fits int64."""
+    """True if ``value`` is an integer from 0 that fits int64."""
     return type(value) is int and 0 <= value < 2**63
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is an integer that fits int64, or a float, possibly infinite but not NaN."""
+    """True if ``value`` is an integer that fits int64, or a float, possibly infinite but not NaN."""
     return abs(value) < 2**63 if type(value) is int else type(value) is float and not math.isnan(value)
 
 

@@ -40,7 +40,7 @@ def refuse_threads(**counts: int | None) -> None:
 
 
 def set_by_torchrun() -> bool:
-    """Whether OMP_NUM_THREADS comes from torchrun, not the user (detected on Linux).
+    """True if OMP_NUM_THREADS comes from torchrun, not the user (detected on Linux).
 
     torchrun sets it to 1 when it starts several processes per node and the user has not set it.
     """

@@ -62,7 +62,7 @@ class Layout:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that prints, writes files and makes decisions."""
+        """True if this process is the one that prints, writes files and makes decisions."""
         return self.rank == 0
 
     def begin(self, operation: str, step: int | None = None) -> None:

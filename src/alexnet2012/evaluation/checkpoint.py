@@ -215,7 +215,7 @@ def recipe_in(saved: dict[str, Any]) -> Recipe:
 
 
 def of_type(value: Any, hint: Any) -> bool:
-    """Whether ``value`` matches the type hint of a recipe's field. A float must be finite, and may be an int."""
+    """True if ``value`` matches the type hint of a recipe's field. A float must be finite, and may be an int."""
     if isinstance(hint, types.UnionType):
         return any(of_type(value, one) for one in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:

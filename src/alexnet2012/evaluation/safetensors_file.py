@@ -53,7 +53,7 @@ def renamed(weights: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
 
 
 def recognizes(path: Path) -> bool:
-    """Whether a file begins like a safetensors file: eight bytes of length, then JSON."""
+    """True if a file begins like a safetensors file: eight bytes of length, then JSON."""
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
 

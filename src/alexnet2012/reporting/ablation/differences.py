@@ -25,7 +25,7 @@ class Estimate:
 
     @property
     def beyond(self) -> bool:
-        """Whether the mean is more than two standard errors from 0."""
+        """True if the mean is more than two standard errors from 0."""
         return self.standard_error is not None and abs(self.mean) > 2 * self.standard_error
 
 

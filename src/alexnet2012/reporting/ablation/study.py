@@ -61,7 +61,7 @@ class Run:
         return recorded(self.directory.state, STATE).get("step", 0)
 
     def trained(self, max_steps: int | None) -> bool:
-        """Whether training is complete, under this limit."""
+        """True if training is complete, under this limit."""
         state = recorded(self.directory.state, STATE).get("state")
         return state == "done" and self.max_steps == max_steps
 
@@ -73,7 +73,7 @@ class Run:
 
     @property
     def evaluated(self) -> bool:
-        """Whether its errors and predictions exist; the first version recorded neither predictions nor loss."""
+        """True if its errors and predictions exist; the first version recorded neither predictions nor loss."""
         return self.rates() is not None and all(path.is_file() for path in self.predictions.values())
 
     def seconds(self) -> float:

@@ -97,7 +97,7 @@ def markdown(runs: Sequence[Run], tables: Tables) -> str:
 
 
 def is_2012(settings: Mapping[str, Any]) -> bool:
-    """Whether a run trains the 2012 net; reference nets are not compared with its results."""
+    """True if a run trains the 2012 net; reference nets are not compared with its results."""
     return bool(settings["recipe.net"] == "2012")
 
 

@@ -34,7 +34,7 @@ class Curves:
     # newer runs also val_loss, train_loss (nats) and train_top1_error
 
     def has(self, name: str) -> bool:
-        """Whether every epoch has this value."""
+        """True if every epoch has this value."""
         return bool(self.validation) and all(name in row for row in self.validation)
 
     def epochs(self, steps: Sequence[float]) -> NDArray[np.float64]:
