@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,3 +137,24 @@ def test_threads_sleep_unless_the_user_says_how_they_wait(
     monkeypatch.setattr(os, "environ", dict(users))
     let_waiting_threads_sleep()
     assert os.environ.get("OMP_WAIT_POLICY") == policy
+
+
+FREE_AND_ALLOCATE = """
+import resource, sys, numpy
+from alexnet2012.core.threads import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+faults = []
+for _ in range(3):
+    numpy.ones(12_000_000)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[2] - faults[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def test_freed_memory_is_not_returned_to_the_system() -> None:
+    """96 MB, written for the third time: by default new pages, of 4 KB or 2 MB."""
+    command = (sys.executable, "-c", FREE_AND_ALLOCATE)
+    kept, new = (int(subprocess.check_output([*command, how])) for how in ("keep", "default"))
+    assert kept < 10 < 40 < new

@@ -12,7 +12,7 @@ from PIL import Image
 from alexnet2012.data import pixels_native
 from alexnet2012.data.dataset import load
 from alexnet2012.data.datasets import ArrayDataset
-from alexnet2012.data.pixels import Memory, central_square, cut, decode, normalize, pnm, pnm_pixels, scaled
+from alexnet2012.data.pixels import central_square, cut, decode, normalize, pnm, pnm_pixels, scaled
 from alexnet2012.data.plan import Augmentations
 from alexnet2012.data.statistics import Statistics
 from alexnet2012.network.reference import NETS
@@ -133,18 +133,6 @@ def test_the_papers_mean_lies_under_the_crop_and_is_reflected_with_it(divisor):
         less = (image + given.noise[row] - mean)[given.top[row] :, given.left[row] :][:224, :224] / divisor
         expected = less[:, ::-1] if given.reflect[row] else less
         assert np.array_equal(normalized[row].permute(1, 2, 0).numpy(), expected.astype(np.float32))
-
-
-def test_memory_is_used_again_once_nobody_holds_a_part_of_it():
-    memory, kind = Memory(), np.dtype(np.float32)
-    first = memory.empty((4, 6), kind)
-    place, part = first.data_ptr(), first[1:].view(-1)
-    del first
-    other = memory.empty((4, 6), kind)
-    assert other.data_ptr() != place and (other.shape, other.dtype) == ((4, 6), torch.float32)
-    del part
-    assert memory.empty((8, 6), kind).data_ptr() != place
-    assert memory.empty((2, 12), kind).data_ptr() == place
 
 
 @pytest.mark.parametrize("size", [28, 5, 6, 1])

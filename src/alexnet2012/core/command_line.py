@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 from alexnet2012.core import messages
 from alexnet2012.core.atomic_files import replaceable
 from alexnet2012.core.errors import Failure, InputError
-from alexnet2012.core.threads import let_waiting_threads_sleep
+from alexnet2012.core.threads import keep_freed_memory, let_waiting_threads_sleep
 
 T = TypeVar("T")
 METAVARS = {int: "N", float: "X", Path: "PATH"}
@@ -142,6 +142,7 @@ def on_all_ranks(read: Callable[[], T]) -> T:
 def main(read: Callable[[], T], command: Callable[[T], object]) -> NoReturn:
     """Run ``command`` with the flags returned by ``read``, and exit."""
     let_waiting_threads_sleep()
+    keep_freed_memory()
     exit_process(exit_code(lambda: command(on_all_ranks(read))))
 
 

@@ -1,14 +1,16 @@
-"""CPU threads: how many a process uses, and how they wait for each other."""
+"""CPU threads: how many a process uses, and how they wait for each other; and the memory that they free."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
 from pathlib import Path
 
 from alexnet2012.core.errors import InputError
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 MAX_THREADS = 1024  # of a process: at 100,000 OpenMP runs out of stacks and aborts
 
 
@@ -22,6 +24,18 @@ def let_waiting_threads_sleep() -> None:
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}:
         os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep freed memory, large blocks included, instead of returning it to the system.
+
+    A step frees gigabytes and allocates them again. Each new page is zeroed by the system first: on two cores a
+    training step of 32 images takes 12 % longer that way, and float32 crops from ppm shards four times as long.
+    """
+    glibc = ctypes.CDLL(None)
+    if hasattr(glibc, "mallopt"):
+        glibc.mallopt(M_MMAP_MAX, 0)
+        glibc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def default_threads(local_processes: int) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import LOADERS
 from alexnet2012.data.dataset import Dataset, load
-from alexnet2012.data.pixels import Memory, cut
+from alexnet2012.data.pixels import cut
 from alexnet2012.data.plan import Augmentations, Batch
 from alexnet2012.recipe import ImageRecipe
 
@@ -75,7 +75,7 @@ class PillowLoader(Loader):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._threads, self._memory = ThreadPoolExecutor(self.workers), Memory()
+        self._threads = ThreadPoolExecutor(self.workers)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels, tasks in ahead(self.batches, self._start, AHEAD):
@@ -87,7 +87,7 @@ class PillowLoader(Loader):
         self._threads.shutdown(cancel_futures=True)
 
     def _start(self, batch: Batch) -> tuple[Tensor, Tensor, list[Future[None]]]:
-        images = empty_images(batch, self.recipe, self.device, self._memory)
+        images = empty_images(batch, self.recipe, self.device)
         labels = torch.empty(len(batch), dtype=torch.int64, pin_memory=images.is_pinned())
         parts = np.array_split(np.arange(len(batch)), self.workers)
         tasks = [self._threads.submit(self._fill, images.numpy(), labels.numpy(), batch, rows) for rows in parts]
@@ -126,13 +126,10 @@ def open_loader(
     return loader(dataset, batches, recipe, max(1, workers), torch.device(device), skip_bad)
 
 
-def empty_images(batch: Batch, recipe: ImageRecipe, device: torch.device, memory: Memory | None = None) -> Tensor:
+def empty_images(batch: Batch, recipe: ImageRecipe, device: torch.device) -> Tensor:
     """The tensor a batch is made in, in main memory, page-locked when it will be copied to a GPU."""
     side = recipe.crop_size if isinstance(batch, Augmentations) else recipe.image_size
-    shape = (len(batch), side, side, 3)
-    if device.type == "cuda":
-        return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-    return (memory or Memory()).empty(shape, np.dtype(np.uint8))
+    return torch.empty((len(batch), side, side, 3), dtype=torch.uint8, pin_memory=device.type == "cuda")
 
 
 def ahead(items: Iterable[Item], start: Callable[[Item], Started], depth: int) -> Iterator[Started]:

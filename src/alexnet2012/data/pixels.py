@@ -5,9 +5,6 @@ from __future__ import annotations
 import io
 import math
 import re
-import weakref
-from collections import defaultdict
-from typing import Any
 
 import numpy as np
 import torch
@@ -105,21 +102,6 @@ def _resize(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
-class Memory:
-    """Main memory for batches, used again once nobody holds them: writing to new pages takes several times as long."""
-
-    def __init__(self) -> None:
-        self.free: defaultdict[int, list[NDArray[np.uint8]]] = defaultdict(list)  # by size in bytes
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
-        """A tensor of any content."""
-        free = self.free[math.prod(shape) * dtype.itemsize]
-        memory = free.pop() if free else np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
-        array = memory.view(dtype).reshape(shape)
-        weakref.finalize(array, free.append, memory).atexit = False  # the tensor, and all that share it, hold ``array``
-        return torch.from_numpy(array)
-
-
 def cut(image: NDArray[np.uint8], augmentations: Augmentations, row: int, out: NDArray[np.uint8]) -> None:
     """Write the crop of ``image`` (256, 256, 3) for row ``row``, reflected if it is to be, into ``out`` (224, 224, 3).
 
@@ -134,9 +116,7 @@ def cut(image: NDArray[np.uint8], augmentations: Augmentations, row: int, out: N
         out[:] = crop[:, ::-1] if reflect else crop
 
 
-def normalize(
-    crops: Tensor, augmentations: Augmentations, mean: Tensor, recipe: ImageRecipe, memory: Memory | None = None
-) -> Tensor:
+def normalize(crops: Tensor, augmentations: Augmentations, mean: Tensor, recipe: ImageRecipe) -> Tensor:
     """Crops, uint8 (n, 224, 224, 3), to the network's input, float32 (n, 3, 224, 224), channels last in memory.
 
     Their colour noise is added and the mean subtracted (``less_mean``); the recipe may divide the result.
@@ -145,7 +125,7 @@ def normalize(
     views = augmentations.top, augmentations.left, augmentations.reflect
     built = pixels_native.library() if crops.device.type == "cpu" and recipe.mean_subtracted else None
     if built and crops.is_contiguous():
-        out = (memory or Memory()).empty(tuple(crops.shape), np.dtype(np.float32))
+        out = torch.empty(crops.shape)
         reflected, top, left = mean_places(*views, size, side, recipe)
         places = 3 * ((reflected * side + top) * side + left)
         pixels_native.normalize(built, crops, noise, mean, np.ascontiguousarray(places), divisor, out)

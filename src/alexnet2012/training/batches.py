@@ -13,7 +13,6 @@ from alexnet2012.core import messages
 from alexnet2012.core.errors import InputError
 from alexnet2012.data import Augmentations, Dataset, TrainingPlan, normalize, open_loader
 from alexnet2012.data.loaders import ahead
-from alexnet2012.data.pixels import Memory
 from alexnet2012.distributed.collectives import PendingRows, raise_together, rank_slice, reduce
 from alexnet2012.distributed.layout import Layout
 from alexnet2012.training.settings import Settings
@@ -57,9 +56,8 @@ class TrainingBatches:
 
     def normalized(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This rank's own rows of each batch."""
-        memory = Memory()
         for (crops, labels), augmentations in zip(self.loader, self.views, strict=True):
-            yield normalize(crops, augmentations, self.mean, self.recipe, memory), labels
+            yield normalize(crops, augmentations, self.mean, self.recipe), labels
 
     def own_augmentations(self, step: int) -> Augmentations:
         own = self.own(step)
