@@ -15,9 +15,10 @@ def _update(weight, velocity, copy, gradient, skip, n, momentum, shrink, rate, B
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     wanted = i < n
     if skip is not None:
-        wanted = wanted & (tl.load(skip) == 0)
+        wanted = tl.where(tl.load(skip) == 0, wanted, False)
     w = tl.load(weight + i, mask=wanted)
-    v = momentum * tl.load(velocity + i, mask=wanted) - shrink * w - rate * tl.load(gradient + i, mask=wanted)
+    g = tl.load(gradient + i, mask=wanted).to(tl.float32)
+    v = momentum * tl.load(velocity + i, mask=wanted) - shrink * w - rate * g
     tl.store(velocity + i, v, mask=wanted)
     tl.store(weight + i, w + v, mask=wanted)
     if copy is not None:

@@ -258,7 +258,7 @@ from alexnet2012.network.lrn import eager, triton_kernel as triton
 paper, other = eager.Formula(5, 1e-4, 0.75, 2.0), eager.Formula(7, 1e-3, 0.6, 1.0, relu=True)
 after_relu = paper._replace(relu=True)
 cases = (torch.float32, 1e-6, paper), (torch.bfloat16, 1e-2, after_relu), (torch.float64, 1e-13, other)
-for shape in (1, 20, 5), (1, 3, 130), (70, 8, 1), (5, 3, 1):  # two of planes, then quads, then neither
+for shape in (1, 20, 5), (1, 3, 130), (70, 8, 1), (9, 24, 1), (9, 12, 1), (5, 3, 1):  # planes, vectors, neither
     for dtype, rtol, formula in cases:
         a, grad = (torch.randn(shape).mul(100).to(dtype) for _ in range(2))
         for function, inputs in (("forward", (a,)), ("backward", (a, grad))):

@@ -22,6 +22,7 @@ from alexnet2012.network.lrn.eager import Formula, Kernel
 LANES = tl.constexpr(128)  # of a program, four warps
 GROUP = 16  # channels of a lane where a channel's pixels are adjacent in memory: lanes are adjacent pixels
 QUAD = 4  # channels of a lane where a pixel's channels are adjacent: one vector load, and lanes are adjacent quads
+OCTET = 8  # the same of two-byte types
 
 
 @triton.jit
@@ -40,18 +41,40 @@ def _place(size, stride, step, CHANNELS: tl.constexpr, GROUP: tl.constexpr, QUAD
 
 
 @triton.jit
+def _four(x):
+    """The values of (LANES, 2, 2), in order."""
+    even, odd = tl.split(x)
+    c0, c2 = tl.split(even)
+    c1, c3 = tl.split(odd)
+    return c0, c1, c2, c3
+
+
+@triton.jit
+def _vector(tensor, first, place, exists, i: tl.constexpr, CHANNELS, WIDTH: tl.constexpr, TYPE):
+    """``WIDTH`` channels, 4 or 8, from ``first + i`` on, in one load of a lane."""
+    inside = exists & (first + i >= 0) & (first + i < CHANNELS)
+    at = tensor + (place + i)[:, None] + tl.arange(0, WIDTH)[None, :]
+    x = tl.load(at, mask=inside[:, None], other=0.0).to(TYPE)
+    if WIDTH == 4:
+        channels = _four(tl.reshape(x, (LANES, 2, 2)))
+    else:
+        even, odd = tl.split(tl.reshape(x, (LANES, 2, 2, 2)))
+        c0, c2, c4, c6 = _four(even)
+        c1, c3, c5, c7 = _four(odd)
+        channels = (c0, c1, c2, c3, c4, c5, c6, c7)
+    return channels
+
+
+@triton.jit
 def _load(tensor, first, place, exists, step, CHANNELS, GROUP, HALO: tl.constexpr, QUADS: tl.constexpr, TYPE):
     """Channels ``first - HALO`` to ``first + GROUP + HALO - 1`` as a tuple of (LANES,), zero where there is none."""
     channels = ()
     if QUADS:
-        for i in tl.static_range(-HALO, GROUP + HALO, 4):
-            inside = exists & (first + i >= 0) & (first + i < CHANNELS)
-            at = tensor + (place + i)[:, None] + tl.arange(0, 4)[None, :]
-            quad = tl.load(at, mask=inside[:, None], other=0.0).to(TYPE)
-            even, odd = tl.split(tl.reshape(quad, (LANES, 2, 2)))
-            c0, c2 = tl.split(even)
-            c1, c3 = tl.split(odd)
-            channels += (c0, c1, c2, c3)
+        for i in tl.static_range(-HALO, 0, 4):
+            channels += _vector(tensor, first, place, exists, i, CHANNELS, 4, TYPE)
+        channels += _vector(tensor, first, place, exists, 0, CHANNELS, GROUP, TYPE)
+        for i in tl.static_range(GROUP, GROUP + HALO, 4):
+            channels += _vector(tensor, first, place, exists, i, CHANNELS, 4, TYPE)
     else:
         for i in tl.static_range(-HALO, GROUP + HALO):
             inside = exists & (first + i >= 0) & (first + i < CHANNELS)
@@ -60,11 +83,21 @@ def _load(tensor, first, place, exists, step, CHANNELS, GROUP, HALO: tl.constexp
 
 
 @triton.jit
+def _joined(c0, c1, c2, c3):
+    """(LANES, 2, 2) of four in order."""
+    return tl.join(tl.join(c0, c2), tl.join(c1, c3))
+
+
+@triton.jit
 def _store(tensor, values, first, place, exists, step, CHANNELS, GROUP: tl.constexpr, QUADS: tl.constexpr):
     if QUADS:
-        quad = tl.join(tl.join(values[0], values[2]), tl.join(values[1], values[3]))
-        at = tensor + place[:, None] + tl.arange(0, 4)[None, :]
-        tl.store(at, tl.reshape(quad, (LANES, 4)), mask=exists[:, None])
+        if GROUP == 4:
+            together = _joined(values[0], values[1], values[2], values[3])
+        else:
+            even = _joined(values[0], values[2], values[4], values[6])
+            together = tl.join(even, _joined(values[1], values[3], values[5], values[7]))
+        at = tensor + place[:, None] + tl.arange(0, GROUP)[None, :]
+        tl.store(at, tl.reshape(together, (LANES, GROUP)), mask=exists[:, None])
     else:
         for i in tl.static_range(GROUP):
             tl.store(tensor + place + i * step, values[i], mask=exists & (first + i < CHANNELS))
@@ -147,7 +180,8 @@ def _launch(kernel: Any, tensors: tuple[Tensor, ...], formula: Formula, *reach: 
     rows, channels, inner = tensors[0].shape
     quads = inner == 1 and channels % QUAD == 0 and all(tensor.data_ptr() % 16 == 0 for tensor in tensors)
     if quads:
-        group, size, stride, step, programs = QUAD, rows * channels // QUAD, QUAD, 1, 1
+        group = OCTET if channels % OCTET == 0 and tensors[0].element_size() == 2 else QUAD
+        size, stride, step, programs = rows * channels // group, group, 1, 1
         reach = tuple(triton.cdiv(halo, QUAD) * QUAD for halo in reach)
     elif inner == 1:
         group, size, stride, step, programs = GROUP, rows, channels, 1, triton.cdiv(channels, GROUP)
