@@ -164,7 +164,7 @@ def test_on_two_gpus_every_tensor_is_where_it_belongs(recipe: Callable[..., Reci
                 for name, weight in list(layer.named_parameters(recurse=False)):
                     setattr(layer, name, torch.nn.Parameter(torch.empty_like(weight, device=own)))
             tower.register_forward_hook(partial(assert_stays_on, own))
-        mean = torch.empty(2, 3, 256, 256, device="cuda:0")
+        mean = torch.empty(2, 256, 256, 3, device="cuda:0")
         images = normalize(
             torch.empty(4, 224, 224, 3, dtype=torch.uint8, device="cuda:0"), augmentations, mean, net.recipe
         )

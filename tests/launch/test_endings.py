@@ -65,7 +65,7 @@ def test_training_goes_on_where_its_lines_cannot_be_written(tree: Path, tmp_path
     with Path("/dev/full").open("w") as full:
         ended = here(TRAIN, *SMALL, "--data", tree, "--out", tmp_path / "run", "--max-steps", 2, stdout=full)
     assert (ended.code, state(tmp_path / "run")) == (0, ("done", 2))
-    assert ended.err.startswith("warning: stdout: No space left on device; its lines") and ended.err.count("\n") == 1
+    assert ended.err.startswith("warning: stdout: No space left on device; later lines") and ended.err.count("\n") == 1
 
 
 def test_a_run_with_nothing_to_do_is_done(one_process: Path, tree: Path, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_rank_of_several_exits_before_the_interpreter_s_end(ending: str, code:
     """There torch's threads may abort it, and torchrun reports a signal instead of the exit code."""
     program = f"""
 import atexit, os
-from alexnet2012.core.command_line import exit_code, leave
+from alexnet2012.core.command_line import exit_code, exit_process
 from alexnet2012.core.errors import Diverged
 
 def command():
@@ -191,7 +191,7 @@ def command():
     {ending}
 
 atexit.register(os.abort)
-leave(exit_code(command))
+exit_process(exit_code(command))
 """
     process = start("-c", program, WORLD_SIZE="2")
     out, err = process.communicate(timeout=60)
