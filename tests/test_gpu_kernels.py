@@ -89,7 +89,7 @@ def update(direction: str, dtype: torch.dtype) -> tuple[Recorder, int]:
     copy = torch.empty(4096, dtype=dtype) if dtype == torch.bfloat16 else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(optimizer_triton, "_update", recorder)
-        optimizer_triton.update(weight, torch.empty(4096), copy, 0.01, 0.9, 0.0005, torch.zeros(()))
+        optimizer_triton.update(weight, torch.empty(4096), copy, (0.9, 5e-6, 0.01), torch.zeros(()))
     return recorder, 20 * 8
 
 
@@ -135,7 +135,7 @@ for dtype in (torch.float32, torch.bfloat16):
             weight, velocity = drawn.clone()
             weight.grad_dtype, weight.grad = dtype, gradient
             copy = torch.zeros(1500, dtype=torch.bfloat16) if dtype == torch.bfloat16 else None
-            update(weight, velocity, copy, 0.01, 0.9, 0.0005, None if skip is None else torch.tensor(skip))
+            update(weight, velocity, copy, (0.9, 5e-6, 0.01), None if skip is None else torch.tensor(skip))
             results.append([weight, velocity, *([copy.float()] if copy is not None else [])])
         changed = [not torch.equal(weight, drawn[0]) for weight, *_ in results]
         assert changed == [not skip] * 2

@@ -6,13 +6,13 @@ Plain C++ behind ctypes: without torch's headers it compiles in seconds. Librari
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet2012.core.atomic_files import atomic_write
@@ -25,24 +25,30 @@ class BuildError(Exception):
     """The compiler exists but produced no library. The message is one line."""
 
 
-def compiled(name: str, source: str) -> ctypes.CDLL | None:
+def compiled(name: str, source: str, **arguments: Sequence[type]) -> ctypes.CDLL | None:
     """Load the library of ``source``, compiled or from the cache; None if this machine has no C++ compiler.
 
-    Safe to call from several processes at once: files are written atomically. Raises BuildError.
+    ``arguments`` are the types that each of its functions takes; none returns anything. Safe to call from several
+    processes at once: files are written atomically. Raises BuildError.
     """
     compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]
     if shutil.which(compiler[0]) is None:
         return None
     try:
-        library = _library(compiler, name, source)
-        with contextlib.suppress(OSError):
-            return ctypes.CDLL(str(library))
-        library.unlink(missing_ok=True)  # damaged
-        return ctypes.CDLL(str(_library(compiler, name, source)))
+        path = _library(compiler, name, source)
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError:  # damaged
+            path.unlink(missing_ok=True)
+            library = ctypes.CDLL(str(_library(compiler, name, source)))
     except subprocess.CalledProcessError as error:
         raise BuildError(f"{compiler[0]}: {(error.stderr.strip() or 'failed').splitlines()[0]}") from error
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
         raise BuildError(str(error)) from error
+    for function, types in arguments.items():
+        getattr(library, function).argtypes = types
+        getattr(library, function).restype = None
+    return library
 
 
 def _library(compiler: list[str], name: str, source: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 
@@ -59,16 +60,12 @@ extern "C" void normalize(const uint8_t* crops, const float* noise, const float*
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled functions; None where they cannot be built, of which LRN's kernel warns."""
-    try:
-        built = compiled("pixels", SOURCE)
-    except BuildError:
-        return None
-    if built:
-        long, pointer = ctypes.c_int64, ctypes.c_void_p
-        built.cut.argtypes = [pointer, long, long, ctypes.c_int, pointer]
-        built.normalize.argtypes = [*[pointer] * 4, ctypes.c_float, pointer, *[long] * 3]
-        built.cut.restype = built.normalize.restype = None
-    return built
+    long, pointer = ctypes.c_int64, ctypes.c_void_p
+    cut_types = [pointer, long, long, ctypes.c_int, pointer]
+    normalize_types = [*[pointer] * 4, ctypes.c_float, pointer, *[long] * 3]
+    with contextlib.suppress(BuildError):
+        return compiled("pixels", SOURCE, cut=cut_types, normalize=normalize_types)
+    return None
 
 
 def cut(built: ctypes.CDLL, image: NDArray[np.uint8], first: int, reflect: bool, out: NDArray[np.uint8]) -> None:

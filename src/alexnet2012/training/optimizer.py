@@ -61,7 +61,7 @@ class PaperSGD(Optimizer):
         if fused and suits(weight, velocity):
             copy = self.copies.get(weight)
             fresh = copy is not None and copy.version == weight._version  # else a skipped step leaves it out of date
-            fused(weight, velocity, copy and copy.values, lr, momentum, weight_decay, skip)
+            fused(weight, velocity, copy and copy.values, (momentum, weight_decay * lr, lr), skip)
             torch.autograd.graph.increment_version([weight, velocity])
             if copy and fresh:
                 copy.version = weight._version

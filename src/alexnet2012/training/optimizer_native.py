@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from alexnet2012.core.native import BuildError, compiled
 
+Scales = tuple[float, float, float]
 SOURCE = r"""
 #include <cstdint>
 #include <cstring>
@@ -56,32 +58,21 @@ extern "C" void paper_sgd(float* weight, float* velocity, uint16_t* copy, const 
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled update; None where it cannot be built, of which LRN's kernel warns."""
-    try:
-        built = compiled("paper_sgd", SOURCE)
-    except BuildError:
-        return None
-    if built:
-        whole, number, pointer = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
-        built.paper_sgd.argtypes = [*[pointer] * 4, whole, ctypes.c_int64, *[number] * 3, pointer, whole]
-        built.paper_sgd.restype = None
-    return built
+    whole, number, pointer = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+    types = [*[pointer] * 4, whole, ctypes.c_int64, *[number] * 3, pointer, whole]
+    with contextlib.suppress(BuildError):
+        return compiled("paper_sgd", SOURCE, paper_sgd=types)
+    return None
 
 
-def update(
-    weight: Tensor,
-    velocity: Tensor,
-    copy: Tensor | None,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    skip: Tensor | None,
-) -> None:
-    """``velocity <- momentum * velocity - weight_decay * lr * weight - lr * gradient; weight <- weight + velocity``.
+def update(weight: Tensor, velocity: Tensor, copy: Tensor | None, scales: Scales, skip: Tensor | None) -> None:
+    """``velocity <- momentum * velocity - shrink * weight - rate * gradient; weight <- weight + velocity``.
 
-    ``copy`` becomes the new weight in bfloat16. Nothing where ``skip``, float32 on the CPU, is not 0.
+    ``scales`` are momentum, shrink (weight decay times learning rate) and rate (the learning rate). ``copy`` becomes
+    the new weight in bfloat16. Nothing changes where ``skip``, float32 on the CPU, is not 0.
     """
     gradient, built = weight.grad, library()
     assert gradient is not None and built is not None
     pointers = [None if x is None else x.data_ptr() for x in (weight, velocity, copy, gradient, skip)]
-    is_bfloat16, scales = gradient.dtype == torch.bfloat16, (momentum, weight_decay * lr, lr)
+    is_bfloat16 = gradient.dtype == torch.bfloat16
     built.paper_sgd(*pointers[:4], is_bfloat16, weight.numel(), *scales, pointers[4], torch.get_num_threads())

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from alexnet2012.training.optimizer_native import Scales
+
 BLOCK = 1024  # values of a program: 8 a lane, one or two vector loads of 128 bits
 
 
@@ -25,16 +27,8 @@ def _update(weight, velocity, copy, gradient, skip, n, momentum, shrink, rate, B
         tl.store(copy + i, (w + v).to(tl.bfloat16), mask=wanted)
 
 
-def update(
-    weight: Tensor,
-    velocity: Tensor,
-    copy: Tensor | None,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    skip: Tensor | None,
-) -> None:
+def update(weight: Tensor, velocity: Tensor, copy: Tensor | None, scales: Scales, skip: Tensor | None) -> None:
     """As ``optimizer_native.update``, with ``skip`` on the device of ``weight``."""
-    n, scales = weight.numel(), (momentum, weight_decay * lr, lr)
+    n = weight.numel()
     with torch.cuda.device_of(weight):
         _update[(triton.cdiv(n, BLOCK),)](weight, velocity, copy, weight.grad, skip, n, *scales, BLOCK)

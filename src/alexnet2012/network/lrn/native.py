@@ -229,14 +229,9 @@ extern "C" void local_response_norm(const void* a, const void* grad, void* out, 
 @functools.cache
 def library(half: int) -> ctypes.CDLL | None:
     """Compiled for windows of ``half`` channels on either side; None without a compiler. Raises BuildError."""
-    built = compiled("response_norm", f"#define HALF {half}\n{SOURCE}")
-    if built:
-        long, number, pointer = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
-        built.local_response_norm.argtypes = [
-            *[pointer] * 3, ctypes.c_int, *[long] * 3, *[number] * 2, *[ctypes.c_int] * 2
-        ]  # fmt: skip
-        built.local_response_norm.restype = None
-    return built
+    whole, long, number, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+    types = [*[pointer] * 3, whole, *[long] * 3, *[number] * 2, *[whole] * 2]
+    return compiled("response_norm", f"#define HALF {half}\n{SOURCE}", local_response_norm=types)
 
 
 def takes(x: Tensor, formula: Formula) -> bool:
