@@ -39,7 +39,9 @@ def flags() -> Parser:
         if not variant.flag:
             add_variant(f"--{name}", action="store_true", help=variant.help)
     add_variant(
-        "--exchange-at", default="conv3", choices=("conv3", "conv4"), help="the convolution that reads both towers"
+        "--exchange-at",
+        choices=("conv3", "conv4"),
+        help="the convolution that reads both towers (default: the recipe's)",
     )
     add_variant(
         "--without", action="append", default=[], choices=MIDDLE,
@@ -120,6 +122,8 @@ def replaced(named: Recipe, given: Namespace) -> Recipe:
         named = named.with_lr(named.lr * given.batch_size / named.batch_size)
     if given.weight_decay is not None:
         named = dataclasses.replace(named, weight_decay=given.weight_decay, weight_decays=())
+    if given.exchange_at == "conv3":
+        named = dataclasses.replace(named, meetings=Recipe.meetings)
     if given.image_size is not None or given.augment is not None:
         chosen = named.augmentations if given.augment is None else given.augment
         named = named.with_images(named.crop_size if given.image_size is None else given.image_size, chosen)

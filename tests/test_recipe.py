@@ -137,7 +137,7 @@ def test_variants_that_contradict_each_other_are_refused() -> None:
 def test_wide_init_is_one_step_from_paper_to_source() -> None:
     varied = paper_recipe().varied("wide-init")
     assert varied.weight_std == source_recipe().weight_std
-    with pytest.raises(InputError, match="--wide-init: recipe source has it already"):
+    with pytest.raises(InputError, match="--wide-init: the recipe has it already"):
         source_recipe().varied("wide-init")
 
 

@@ -322,7 +322,9 @@ class Recipe(NetworkRecipe, OptimizationRecipe, ImageRecipe):
         for variant in variants:
             for name, value in variant_fields(variant, self.name).items():
                 if getattr(self, name) == value != getattr(Recipe, name):
-                    raise InputError(f"--{variant}: recipe {self.name} has it already; leave one of them out")
+                    raise InputError(
+                        f"{VARIANTS[variant].flag or f'--{variant}'}: the recipe has it already; leave it out"
+                    )
                 if name == "without":
                     changes[name] = (*changes.get(name, ()), *value)
                 elif changes.setdefault(name, value) != value:

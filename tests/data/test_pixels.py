@@ -96,12 +96,12 @@ def test_every_kind_of_file_becomes_rgb():
 def test_a_truncated_file_is_refused(kind):
     whole = encoded(noise(64, 64), kind)
     for size in (0, 1, 20, len(whole) // 2, len(whole) - 100):
-        with pytest.raises(Exception, match=r"truncated|cannot identify|Truncated|broken"):
+        with pytest.raises(Exception, match=r"truncated|no JPEG|Truncated|broken"):
             decode(whole[:size])
 
 
 def test_other_formats_are_refused_since_dali_would():
-    with pytest.raises(OSError, match="cannot identify"):
+    with pytest.raises(OSError, match="no JPEG or PNG file"):
         decode(encoded(Image.new("L", (64, 64)), "GIF"))
 
 
@@ -164,7 +164,7 @@ def test_pixels_behind_a_header_are_what_pillow_reads_and_nothing_shorter(shape)
     assert found is not None and np.array_equal(found, pixels)
     assert np.array_equal(decode(file), decode(encoded(Image.fromarray(pixels))))
     for broken in (file[:-1], file + b"x", file[:9], file.replace(b"255", b"127", 1), b"P6\n0 0\n255\n"):
-        with pytest.raises(OSError, match="cannot identify"):
+        with pytest.raises(OSError, match="no JPEG or PNG file"):
             decode(broken)
 
 

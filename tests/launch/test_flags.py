@@ -143,6 +143,8 @@ def test_flags_replace_what_the_file_says(tmp_path: Path) -> None:
     changed = asked("--config", str(file), "--lr", "0.01", "--seed", "0", "--no-lrn")
     assert changed.recipe == dataclasses.replace(source_recipe(bias_lr=0.2).varied("no-lrn"), lr=0.01)
     assert (changed.data, changed.seed, changed.variants) == ("sample", 0, ("no-lrn",))
+    exchanging = written(asked("--exchange-at", "conv4").identity(), tmp_path / "conv4.json")
+    assert asked("--config", str(exchanging), "--exchange-at", "conv3").recipe == asked().recipe
 
 
 @pytest.mark.parametrize(
@@ -162,6 +164,8 @@ def test_flags_replace_what_the_file_says(tmp_path: Path) -> None:
         ("settings: {out: runs}", "settings has no 'out'"),
         ("settings: [", "cannot be read (while parsing"),
         ("settings: " + 5000 * "[", "cannot be read ("),
+        ("settings: {recipe.optimizer: adam}", "recipe.optimizer is 'adam', must be one of paper, sgd"),
+        ("settings: {seed: 1}\nepochs: 2", "'epochs' stands beside settings"),
         ("seed: 1", "cannot be read (it has no 'settings')"),
         ("settings", "cannot be read (it is str, not dict)"),
     ],

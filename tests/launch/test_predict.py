@@ -54,7 +54,7 @@ def test_files_that_are_no_image_are_named_and_the_others_answered(net: Path, tr
     ended = here(PREDICT, text, photo, tmp_path / "loop.jpg", "--checkpoint", net, "--figure", figure)
     assert ended.code == 2 and ended.out.startswith(f"{photo}\n")
     first, second, last = ended.err.splitlines()
-    assert first == f"error: {text}: not a readable image (cannot identify image file)"
+    assert first == f"error: {text}: not a readable image (no JPEG or PNG file)"
     assert second.startswith(f"error: {tmp_path / 'loop.jpg'}: not a readable image")
     assert last == "error: 2 of 3 files could not be read; they are named above"
     with Image.open(figure) as image:

@@ -173,6 +173,15 @@ def test_fc6_reads_what_images_of_another_size_leave(name: str, side: int, input
         parameter_shapes(recipe.with_images(2, ()), 10)
 
 
+@pytest.mark.parametrize(("name", "side"), [("torchvision", 62), ("conv-local-13pct", 3), ("19pct", 7)])
+def test_images_that_leave_nothing_are_refused(name: str, side: int) -> None:
+    recipe = dataclasses.replace(NETS[name].recipe(), image_size=side, crop_size=side, crop_offsets=1)
+    with pytest.raises(InputError, match=f"--image-size {side}: leaves nothing behind a"):
+        parameter_shapes(recipe, 10)
+    recipe = dataclasses.replace(recipe, image_size=side + 1, crop_size=side + 1)
+    ReferenceNet(recipe, 10).eval()(torch.zeros(1, 3, side + 1, side + 1))
+
+
 def test_records_from_before_the_switches_are_of_the_net_s_own() -> None:
     """Then the fields were there but not read: LeNet's said ReLU and dropout 0.5."""
     old = {"net": "lenet", "name": "lenet", "activation": "relu", "dropout": 0.5, "width": 1.0, "lr": 0.2}

@@ -27,7 +27,7 @@ def open_image(encoded: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(encoded), formats=FORMATS)
     except UnidentifiedImageError:
-        raise UnidentifiedImageError("cannot identify image file") from None  # Pillow's names the buffer's address
+        raise UnidentifiedImageError(f"no {' or '.join(FORMATS)} file") from None  # Pillow's names the buffer's address
 
 
 def pnm(pixels: NDArray[np.uint8]) -> bytes:

@@ -36,6 +36,7 @@ from alexnet2012.core.random_streams import STREAMS, refuse_other_streams
 from alexnet2012.evaluation.checkpoint import of_type
 from alexnet2012.network.reference import NETS, recorded_fields
 from alexnet2012.recipe import Recipe, current_fields
+from alexnet2012.training.optimizer import OPTIMIZERS
 from alexnet2012.training.settings import Settings
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
@@ -49,6 +50,7 @@ SETTINGS: dict[str, tuple[Any, Any]] = {  # that a file may hold: the type of th
     **{f"recipe.{name}": (hint, None) for name, hint in get_type_hints(Recipe).items()},
     "recipe": (str, None),
     "recipe.net": (str, ("2012", *NETS)),
+    "recipe.optimizer": (str, OPTIMIZERS),
 }  # fmt: skip
 BEFORE_CONFIG = re.compile(r"lock|state\.json|(config|state)\.json\.\w+\.partial")  # files written before config.json
 
@@ -202,8 +204,11 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(content) if path.suffix == ".json" else yaml.safe_load(content)
         require(found, {"settings": dict})
+        beside = [] if "command" in found else [name for name in found if name != "settings"]
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
+    if beside:
+        raise InputError(f"{file}: {shown(beside[0])} stands beside settings, where nothing reads it; put it there")
     fields, others = split_settings({str(name): value for name, value in found["settings"].items()})
     of_today = recorded_fields if "command" in found else current_fields  # a run's own, or one written by hand
     fields = {name: checked(file, f"recipe.{name}", value) for name, value in of_today(fields).items()}

@@ -111,9 +111,9 @@ class Settings:
 
     @property
     def other_changes(self) -> dict[str, Any]:
-        """``changes`` that neither a variant nor a part of ``directory`` of their own tells."""
-        told = NAMED | {field for name in self.variants for field in variant_fields(name, self.recipe.name)}
-        return {name: value for name, value in self.changes.items() if name not in told}
+        """``changes`` that neither a variant nor a part of ``directory`` of their own names."""
+        named = NAMED | {field for name in self.variants for field in variant_fields(name, self.recipe.name)}
+        return {name: value for name, value in self.changes.items() if name not in named}
 
     @property
     def directory(self) -> Path:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet2012.core.errors import InputError
 from alexnet2012.network.lrn.layer import InMapResponseNorm, LocalResponseNorm
 from alexnet2012.network.reference import Definition
 from alexnet2012.network.reference.d2l import Layers
@@ -106,8 +107,11 @@ def four_layers(recipe: Recipe, classes: int, in_map_norm: bool = False) -> Laye
 
 def pooled(side: int, pools: int) -> int:
     """The side of a map after so many pools of 3x3/2 that round up: 24 -> 12 -> 6."""
+    first = side
     for _ in range(pools):
         side = pooled_side(side, 3, 2, rounds_up=True)
+        if side < 1:
+            raise InputError(f"--image-size {first}: leaves nothing behind a pool of 3x3; give a larger one")
     return side
 
 

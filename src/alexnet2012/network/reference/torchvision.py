@@ -15,7 +15,7 @@ from torch import nn
 from alexnet2012.network.reference import Definition, d2l
 from alexnet2012.network.reference.d2l import Layers
 from alexnet2012.network.reference.net import ACTIVATIONS
-from alexnet2012.recipe import SWITCHES, Recipe
+from alexnet2012.recipe import SWITCHES, Recipe, side_behind
 
 PUBLISHED = {  # our names of the layers with weights, in order, and torchvision's
     **{"conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8"},
@@ -38,6 +38,7 @@ def layers(recipe: Recipe, classes: int) -> Layers:
     """torchvision's modules in order, weights drawn as there, its convolutions and matrices named as ours."""
     import torchvision  # only here: it takes a second
 
+    side_behind(recipe.crop_size, (11, 4, 2), (3, 2, 0), (5, 1, 2), (3, 2, 0), (3, 2, 0))  # 3x3 padded by 1 keep it
     net = torchvision.models.alexnet(num_classes=classes, dropout=recipe.dropout)
     names = iter(PUBLISHED)
     for place, module in enumerate([*net.features, net.avgpool, nn.Flatten(), *net.classifier]):

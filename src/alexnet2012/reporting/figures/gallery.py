@@ -122,7 +122,7 @@ def first_batch(train: Dataset, plan: TrainingPlan, settings: Settings) -> dict[
 def draw_batch(images: Tensor, names: Sequence[str]) -> Figure:
     """Draw images, uint8 (n, 3 or 1, size, size), with their classes."""
     cell, row = COLUMN / ACROSS, COLUMN / ACROSS + 0.1
-    title = "The first training images, the mean added back"
+    title = "The first training images, as the net sees them"
     figure = new_figure(0.3 + row * -(-len(images) // ACROSS), title=title)
     for index, (image, name) in enumerate(zip(images, names, strict=True)):
         axes = place(figure, cell * (index % ACROSS) + 0.04, 0.35 + row * (index // ACROSS), cell - 0.08, cell - 0.08)
