@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alexnet2012 import benchmark, network
+from alexnet2012 import benchmark, network, reporting
 from alexnet2012.core.atomic_files import write_output
 from alexnet2012.core.command_line import Parser, main, output_file
 from alexnet2012.core.errors import InputError
@@ -46,6 +46,7 @@ def under_torchrun(section: str, *counts: int) -> Measure:
 
 
 SECTIONS: dict[str, Measure] = {
+    "start": lambda given, device: benchmark.loading.start_figures(Path(__file__).with_name("train_imagenet.py")),
     "lrn": lambda given, device: benchmark.lrn.figures(device),
     "step": lambda given, device: benchmark.training_step.figures(device),
     "exchange": under_torchrun("between-ranks", 2),
@@ -68,6 +69,7 @@ def flags() -> Parser:
     add("section", nargs="?", default="all", choices=sections + ranks, metavar="|".join(sections))
     add("--device", default="cpu", choices=("cpu", "cuda"))
     add("--data", type=Path, help="a prepared set that loader, evaluate and growth read (default: one is made)")
+    add("--page", type=output_file, help="draw where a training step's time goes, by part (.png, .pdf)")
     add("--json", type=output_file, help="write the figures and the machine's description")
     return parser
 
@@ -88,6 +90,20 @@ def start(given: Namespace) -> None:
     finally:  # what was measured before an interruption is kept
         if figures:
             report(figures, described, given.json)
+    if given.page:
+        draw_page(given, device, described)
+
+
+def draw_page(given: Namespace, device: torch.device, described: dict[str, str]) -> None:
+    """Where the time of a training step goes: in float32 and bfloat16, on CUDA in bfloat16."""
+    precisions = ["bf16"] if device.type == "cuda" else ["fp32", "bf16"]
+    batch = benchmark.loading.BATCH[device.type]
+    steps = {f"{name}, batch {batch}": benchmark.parts.parts_of_step(device, name) for name in precisions}
+    title = f"A training step, {described.get('device', described['processor'])}"
+    figure = reporting.figures.roofline.draw_parts(title, steps)
+    with write_output(given.page) as written:
+        figure.savefig(written, format=given.page.suffix[1:] or "png")
+    say(f"{given.page}: where a training step's time goes")
 
 
 def report(figures: list[Figure], described: dict[str, str], file: Path | None) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+import os
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
-from alexnet2012.benchmark import exchange, growth, loading, lrn, training_step
-from alexnet2012.benchmark.synthetic import prepared_and_files
+from alexnet2012.benchmark import compare, exchange, growth, loading, lrn, parts, training_step
+from alexnet2012.benchmark.synthetic import prepared_and_files, refuse_small, write_ppm
+from alexnet2012.core.errors import InputError
 from alexnet2012.data import open_dataset
+from alexnet2012.data.dataset import load
 from alexnet2012.network.summary import describe
 from alexnet2012.recipe import paper_recipe
+from alexnet2012.reporting.figures.roofline import draw_parts
 
 CPU = torch.device("cpu")
 
@@ -91,3 +95,52 @@ def test_the_memory_of_an_index_is_seen_from_a_larger_process_too(tmp_path: Path
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             _, megabytes = process.submit(growth.opened, tmp_path, 10**6).result()
         assert len(held) / 1e6 > megabytes > 10
+
+
+def test_the_ppm_set_has_the_pixels_of_the_jpeg_set(tmp_path: Path) -> None:
+    with prepared_and_files(images=16) as (prepared, files):
+        raw, of_jpegs = open_dataset(write_ppm(files, tmp_path / "ppm"), "train"), open_dataset(prepared, "train")
+        pixels, others = ({load(of, i)[0].tobytes() for i in range(16)} for of in (raw, of_jpegs))
+        assert raw.raw and pixels == others
+        with pytest.raises(InputError, match=r"ppm: holds PPMs; one of JPEGs is timed"):
+            refuse_small(tmp_path / "ppm")
+
+
+def test_threads_begun_on_one_core_stay_there() -> None:
+    before = os.sched_getaffinity(0)
+    with compare.on_one_core(), ThreadPoolExecutor(1) as pool:
+        assert len(pool.submit(os.sched_getaffinity, 0).result()) == 1
+    assert os.sched_getaffinity(0) == before
+
+
+COMMAND = """
+import json, sys, time
+from pathlib import Path
+time.sleep(0.2)
+print("run", "step 1/60  epoch 1", sep="\\n", flush=True)
+run = Path(sys.argv[sys.argv.index("--out") + 1])
+run.mkdir()
+rows = [{"step": step, "data_wait": 0.5 if step <= 20 else 0.01} for step in range(1, 61)] + [{"step": 60}]
+(run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
+"""
+
+
+def test_the_start_is_timed_and_the_wait_read_after_it(tmp_path: Path) -> None:
+    command = tmp_path / "train.py"
+    command.write_text(COMMAND)
+    first, wait = loading.start_figures(command)
+    assert 0.2 < first.ours < first.theirs == 6 and first.unit == "s" and first.ratio == first.theirs / first.ours > 1
+    assert (wait.ours, wait.theirs, wait.unit) == (pytest.approx(1), 2, "%")
+    command.write_text("raise SystemExit(1)")
+    with pytest.raises(InputError, match=r"start: .*train.py failed"):
+        list(loading.start_figures(command))
+
+
+def test_a_step_is_divided_into_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "paper_recipe", lambda **numbers: paper_recipe(width=0.0625, **numbers))
+    monkeypatch.setattr(parts, "BATCH", {"cpu": 4})
+    step = parts.parts_of_step(CPU, "fp32")
+    assert step.keys() == {*parts.PARTS.values(), parts.REST} and all(spent > 0 for spent in step.values())
+    assert list(step.values()) == sorted(step.values(), reverse=True)
+    figure = draw_parts("a step", {"fp32": step, "bf16": step})
+    assert len(figure.axes) == 2 and len(figure.axes[0].patches) == len(step)

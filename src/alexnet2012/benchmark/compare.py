@@ -5,6 +5,7 @@ Candidates take turns, and ratios are of the same round.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import platform
@@ -59,6 +60,23 @@ def compare(
             (before or {}).get(name, gc.collect)()
             taken[name].append(timed(call, calls[name], device) / calls[name])
     return {name: tuple(each) for name, each in taken.items()}
+
+
+def beside_goal(section: str, what: str, unit: str, ours: float, goal: float) -> Figure:
+    """A figure beside what is wanted: at most ``goal`` of it, or at least where the unit is images/s."""
+    ratio = ours / goal if unit == "images/s" else goal / max(ours, 1e-9)
+    return Figure(section, what, "what is wanted", unit, ours, goal, ratio, ratio, ratio, 1.0)
+
+
+@contextlib.contextmanager
+def on_one_core() -> Iterator[None]:
+    """Threads begun within stay on one core, all on the same."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def timed(call: Callable[[], object], calls: int, device: torch.device) -> float:

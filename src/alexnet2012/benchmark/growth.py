@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from alexnet2012.benchmark.compare import Figure, compare, compared, peak
+from alexnet2012.benchmark.compare import Figure, beside_goal, compare, compared, peak
 from alexnet2012.benchmark.synthetic import prepared_and_files
 from alexnet2012.benchmark.training_step import inputs, trained
 from alexnet2012.data import TrainingPlan, open_dataset
@@ -73,8 +73,7 @@ def indices(data: Path | None = None) -> Iterator[Figure]:
                 seconds, megabytes = process.submit(opened, name, images).result()
             what = f"opening {images:,} images and planning a batch"
             for unit, ours, most in (("ms", 1000 * seconds, 1000 * SECONDS), ("MB", megabytes, MEGABYTES)):
-                ratio = most / ours
-                yield Figure("growth", what, "what it may take", unit, ours, most, ratio, ratio, ratio, 1.0)
+                yield beside_goal("growth", what, unit, ours, most)
 
 
 def enlarge(prepared: Path, directory: Path, images: int) -> None:

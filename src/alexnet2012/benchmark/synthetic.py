@@ -36,11 +36,20 @@ def prepared_and_files(directory: Path | None = None, images: int = IMAGES) -> I
         yield directory, place / "files"
 
 
+def write_ppm(files: Path, directory: Path) -> Path:
+    """A prepared set of the tree ``files``, its pixels as they are."""
+    prepare(open_source(files), directory, Settings(encoding="ppm"), cores(), False, lambda images: None)
+    return directory
+
+
 def refuse_small(directory: Path) -> None:
-    """Raises InputError for what is no prepared set of as many training images as are timed."""
+    """Raises InputError for what is no prepared set of JPEGs, of as many training images as are timed."""
     if not (directory / MANIFEST).is_file():
         raise InputError(f"--data {directory}: not a prepared set; make one with data_prep/prepare_imagenet.py")
-    if (count := len(open_dataset(directory, "train"))) < IMAGES:
+    train = open_dataset(directory, "train")
+    if train.raw:
+        raise InputError(f"--data {directory}: holds PPMs; one of JPEGs is timed, and PPMs made of it")
+    if (count := len(train)) < IMAGES:
         raise InputError(f"--data {directory}: has {count} training images; {IMAGES} are timed")
 
 
@@ -49,7 +58,7 @@ def write_files(dataset: Dataset, directory: Path, images: int) -> None:
     for index in range(min(images, len(dataset))):
         encoded, label = dataset[index]
         for split in ("train", "val"):
-            path = directory / split / f"{label:04d}" / f"{index}.JPEG"
+            path = directory / split / f"n{label:08d}" / f"{split}{index}.JPEG"
             path.parent.mkdir(parents=True, exist_ok=True)
             if split == "train" or not any(path.parent.iterdir()):
                 path.write_bytes(encoded)

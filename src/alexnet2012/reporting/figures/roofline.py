@@ -41,3 +41,23 @@ def draw_roofline(phases: Mapping[str, Sequence[Cost]], devices: Sequence[Device
         axis.set_minor_formatter("")
     axes.legend(frameon=False, loc="upper left")
     return figure
+
+
+@styled
+def draw_parts(title: str, steps: Mapping[str, Mapping[str, float]]) -> Figure:
+    """The milliseconds of training ``steps`` by part, as bars with their shares."""
+    rows = sum(map(len, steps.values()))
+    figure = new_figure(0.6 + 0.35 * len(steps) + 0.16 * rows, layout="constrained")
+    figure.suptitle(title)
+    heights = [len(parts) + 2 for parts in steps.values()]
+    for axes, (step, parts) in zip(
+        figure.subplots(len(steps), height_ratios=heights, squeeze=False).flat, steps.items(), strict=True
+    ):
+        whole = sum(parts.values())
+        bars = axes.barh(list(parts), list(parts.values()), color=COLORS[0], height=0.7)
+        axes.bar_label(bars, [f"{ms:.1f} ms, {100 * ms / whole:.1f} %" for ms in parts.values()], padding=2)
+        axes.invert_yaxis()
+        axes.set_title(f"{step}: {whole:.0f} ms a step", loc="left")
+        axes.set_xlim(right=1.6 * max(parts.values()))
+        axes.xaxis.set_visible(False)
+    return figure
