@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -123,7 +124,9 @@ def measured(given: Namespace, device: torch.device) -> Iterator[Figure]:
         yield from RANKS[given.section](given, device)
         return
     torch.set_num_threads(cores())
-    with Console(stderr=True).status("measuring") as status:
+    with contextlib.ExitStack() as kept, Console(stderr=True).status("measuring") as status:
+        if given.section == "all" and not given.data:  # one set for all sections
+            given.data, _ = kept.enter_context(benchmark.synthetic.prepared_and_files())
         for name in SECTIONS if given.section == "all" else [given.section]:
             for figure in SECTIONS[name](given, device):
                 status.update(f"measuring {name}: {figure.what}")

@@ -38,7 +38,9 @@ def figures(device: torch.device) -> Iterator[Figure]:
                 LIMIT: copies[passed],
             }
             goals = GOALS[device.type] if (passed == "both" and dtype == torch.float32) or x.is_cuda else {}
-            yield from compared("lrn", f"{passed}, {what}", compare(candidates, device), goals)
+            yield from compared(
+                "lrn", f"{passed}, {what}", compare(candidates, device, seconds=0.03 if x.is_cuda else 0.1), goals
+            )
 
 
 def their_lrn() -> nn.Module:
