@@ -44,8 +44,7 @@ class AlexNet(nn.Module):
                 tower = Tower(self.recipe, index, classes_of(classes, self.recipe.towers, index))
             self.towers.add_module(str(index), tower if index in self.exchange.towers else None)
         device = torch.get_default_device()
-        self.to_empty(device=device)
-        self.to(memory_format=torch.channels_last)  # the convolutions' faster format, on the CPU too
+        self.to_empty(device=device).to(memory_format=torch.channels_last)  # the faster format, on the CPU too
         if device.type != "meta":
             self.draw_weights()
 
