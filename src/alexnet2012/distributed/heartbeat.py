@@ -13,10 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from alexnet2012.core import messages
 from alexnet2012.core.errors import Failure
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 INTERVAL = 1.0  # seconds between beats
 SILENCE = 5.0  # seconds without a beat after which a rank counts as silent
@@ -26,16 +29,6 @@ PARENT = os.getppid()  # read before the kernel is asked to signal the parent's 
 
 
 T = TypeVar("T")
-
-
-class Store(Protocol):
-    """The methods of torch.distributed's key-value stores that are used here."""
-
-    def set(self, key: str, value: str) -> None: ...
-
-    def get(self, key: str) -> bytes: ...
-
-    def check(self, keys: list[str]) -> bool: ...
 
 
 class LostRank(Failure):
