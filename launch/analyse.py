@@ -36,7 +36,7 @@ def flags() -> Parser:
         metavar="B[,B...]",
         help="images at a time, in one or more sizes",
     )
-    add("--classes", type=int, help="(default: 1000, or 10 for nets that are taught with ten)")
+    add("--classes", type=int, help="(default: 1000, or 10 for nets that are trained on ten)")
     add("--tflops", type=float, help="peak of a device of yours; needs --gbps (default: GTX 580, A100 and H100)")
     add("--gbps", type=float, help="its memory's bandwidth in GB/s")
     add("--figure", type=output_file, metavar="FILE", help="draw the roofline (PNG)")

@@ -172,7 +172,7 @@ def show_batch(trainer: training.trainer.Trainer) -> None:
     """The first images of the run's first batch, into its ``figures/``."""
     figures = reporting.figures.gallery.first_batch(trainer.train_set, trainer.plan, trainer.settings)
     for path in reporting.figures.style.save(figures, trainer.run.figures):
-        messages.say(path)
+        messages.result(path)
 
 
 def start(given: Namespace) -> None:

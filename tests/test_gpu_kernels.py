@@ -30,13 +30,12 @@ from alexnet2012.network.build import InBfloat16
 from alexnet2012.network.lrn import triton_kernel
 from alexnet2012.network.lrn.eager import Formula
 from alexnet2012.recipe import Recipe
-from alexnet2012.training import optimizer_triton
+from alexnet2012.training import optimizer_native, optimizer_triton
 
 TOOLS = Path(nvidia.__file__).parent / "bin"
 GENERATIONS = (70, 80, 90, 100, 120)
-INSTRUCTIONS_PER_BYTE = (
-    273 / 32
-)  # that an H100 executes, a lane, in the time its memory takes to move a byte of the lane
+# That an H100 executes, a lane, in the time in which its 3.35 TB/s move a byte of the lane; ours, at 1.7 GHz.
+INSTRUCTIONS_PER_BYTE = 273 / 32
 PAPER = Formula(5, 1e-4, 0.75, 2.0, relu=True)
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
 
@@ -81,7 +80,7 @@ def lrn(direction: str, dtype: torch.dtype) -> tuple[Recorder, int]:
     return recorder, len(tensors) * channels * dtype.itemsize
 
 
-def update(direction: str, dtype: torch.dtype) -> tuple[Recorder, int]:
+def update(dtype: torch.dtype) -> tuple[Recorder, int]:
     """An update of one weight, with a copy in bfloat16 where gradients are in it."""
     recorder, weight = Recorder(optimizer_triton._update), torch.empty(4096)
     weight.grad_dtype = dtype
@@ -102,11 +101,13 @@ def tool_output(cubin: Path, flag: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize(("kernel", "direction"), [(lrn, "forward"), (lrn, "backward"), (update, "")])
+@pytest.mark.parametrize(
+    "kernel", [partial(lrn, "forward"), partial(lrn, "backward"), update], ids=["forward", "backward", "update"]
+)
 @pytest.mark.parametrize("generation", GENERATIONS)
-def test_memory_is_the_limit(generation: int, kernel: Callable[..., Any], direction: str, dtype: torch.dtype, tmp_path):
+def test_memory_is_the_limit(generation: int, kernel: Callable[..., Any], dtype: torch.dtype, tmp_path):
     """No spills, 128 bits a load and store of a lane's own values, and fewer instructions than their bytes take."""
-    recorder, moved = kernel(direction, dtype)
+    recorder, moved = kernel(dtype)
     compiled = recorder.compiled(generation)
     cubin = tmp_path / "kernel.cubin"
     cubin.write_bytes(compiled.asm["cubin"])
@@ -144,6 +145,8 @@ for dtype in (torch.float32, torch.bfloat16):
 
 
 def test_the_update_in_its_interpreter() -> None:
+    if not optimizer_native.library():
+        pytest.skip("no C++ compiler")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     subprocess.run([sys.executable, "-c", UPDATE], env=environment, check=True)
 

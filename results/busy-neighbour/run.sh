@@ -11,5 +11,6 @@ speed() {
 echo "quiet: $(speed "$@")"
 setsid sh -c 'while :; do :; done' &
 neighbour=$!
+trap 'kill $neighbour' EXIT
+trap 'exit 1' INT TERM
 echo "busy: $(speed "$@")"
-kill $neighbour

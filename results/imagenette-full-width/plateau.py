@@ -28,6 +28,7 @@ def left_at(losses: list[float]) -> int | None:
 for run in map(Path, sys.argv[1:]):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
-    found = {"steps": len(losses), "plateau_left_at_step": left_at(losses), "batch_size": 32}
+    batch_size = json.loads((run / "config.json").read_text())["settings"]["recipe.batch_size"]
+    found = {"steps": len(losses), "plateau_left_at_step": left_at(losses), "batch_size": batch_size}
     (run / "plateau.json").write_text(json.dumps(found, indent=1) + "\n")
     print(run.name, found)

@@ -144,3 +144,10 @@ def test_a_step_is_divided_into_its_parts(monkeypatch: pytest.MonkeyPatch) -> No
     assert list(step.values()) == sorted(step.values(), reverse=True)
     figure = draw_parts("a step", {"fp32": step, "bf16": step})
     assert len(figure.axes) == 2 and len(figure.axes[0].patches) == len(step)
+
+
+def test_the_scaled_peer_has_a_quarter_of_the_kernels_and_neurons() -> None:
+    net = training_step.scaled_torchvision(0.25)
+    shapes = [tuple(weight.shape[:2]) for name, weight in net.named_parameters() if name.endswith("weight")]
+    assert shapes == [(16, 3), (48, 16), (96, 48), (64, 96), (64, 64), (1024, 2304), (1024, 1024), (1000, 1024)]
+    assert net(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)

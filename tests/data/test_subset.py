@@ -32,7 +32,7 @@ def test_a_part_of_a_prepared_set_has_the_sets_statistics_and_decodes_nothing(mo
     monkeypatch.setattr(whole, "square256", True)
     monkeypatch.setattr("alexnet2012.data.dataset.measure", None)
     for part in hold_out(whole, 0.2, seed=5):
-        assert part.statistics is whole.statistics
+        assert part.statistics is whole.statistics and part.statistics_kept
         given = Statistics.none()
         assert part.with_statistics(given).statistics is given
 

@@ -242,7 +242,8 @@ def test_the_onnx_graph_of_the_source_recipe_is_the_net(val: Dataset, tmp_path: 
     model = onnx.load(tmp_path / "net.onnx")
     assert {node.domain for node in model.graph.node} == {""}  # nothing but ONNX's own operations
     assert json.loads({entry.key: entry.value for entry in model.metadata_props}["class_names"]) == net.class_names
-    with torch.no_grad():
-        net.held[1].fc8.bias += 1.0
-    with pytest.raises(InputError, match="differs from the net"):
-        onnx_difference(net, tmp_path / "net.onnx")
+    for change in (1.0, torch.nan):
+        with torch.no_grad():
+            net.held[1].fc8.bias += change
+        with pytest.raises(InputError, match="differs from the net"):
+            onnx_difference(net, tmp_path / "net.onnx")

@@ -181,6 +181,9 @@ def test_a_file_and_flags_of_different_nets_are_refused(tmp_path: Path) -> None:
     file = written({"recipe": "source"}, tmp_path / "config.json")
     ended = here(TRAIN, "--config", file, "--recipe", "paper")
     assert (ended.code, ended.err) == (2, f"error: --recipe paper: --config {file} is of recipe source\n")
+    whole = written(asked().identity(), tmp_path / "whole.json")
+    ended = here(TRAIN, "--config", whole, "--net", "d2l")
+    assert (ended.code, ended.err) == (2, f"error: --net d2l: --config {whole} is of net 2012\n")
     missing = here(TRAIN, "--config", tmp_path / "none.json")
     assert missing.code == 2 and f"{tmp_path / 'none.json'}: cannot be read (No such file" in missing.err
 

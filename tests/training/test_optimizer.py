@@ -15,7 +15,15 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, ReduceLROnP
 from alexnet2012 import AlexNet, paper_recipe, source_recipe
 from alexnet2012.network.build import InBfloat16
 from alexnet2012.training import PaperSGD
-from alexnet2012.training.optimizer import fused_update, make_optimizer, own_state, parameter_groups, suits
+from alexnet2012.training.optimizer import (
+    OPTIMIZERS,
+    fused_update,
+    in_bfloat16,
+    make_optimizer,
+    own_state,
+    parameter_groups,
+    suits,
+)
 
 STEPS, DROP = 12, 5  # the rate is divided by 10 from step DROP
 
@@ -156,6 +164,12 @@ class TestInBfloat16:
         self.backward()
         torch.optim.Adam(self.net.parameters(), 0.1).step()
         self.assert_copied()
+        for _ in range(2):
+            rule = OPTIMIZERS["sgd"](self.net.parameters(), 0.1)
+            computing = in_bfloat16(self.net, rule)
+            computing(torch.randn(2, 3, 5, 5)).float().square().sum().backward()
+            rule.step()
+            assert all(torch.equal(copy.of(weight), weight.bfloat16()) for weight, copy in computing.copies.items())
         self.net.load_state_dict({name: value + 1 for name, value in self.net.state_dict().items()})
         self.assert_copied()
 

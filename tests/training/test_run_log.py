@@ -84,7 +84,9 @@ def test_on_a_terminal_slow_steps_are_told_with_the_time_left(
 
 def test_tensorboard_has_loss_and_accuracy_of_both_sets_in_one_panel(tmp_path: Path) -> None:
     log = RunLog(RunDirectory(tmp_path), 0, {})
-    log.epoch(6, 1, 4, {"train_loss": 1.5, "train_top1_error": 40.0}, ErrorRates(30.0, 10.0, 1.25, 15))
+    log.epoch(
+        6, 1, 4, {"train_loss": 1.5, "train_top1_error": 40.0}, ErrorRates(30.0, 10.0, 1.25, 15), 0, None, "error"
+    )
     log.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     (chart,) = (

@@ -48,7 +48,7 @@ def figures(device: torch.device) -> Iterator[Figure]:
                 (both,) = exchange.gather_channels([x], "a layer")
                 torch.autograd.grad(both, x, both)
 
-        what = f"all crossings of a step, {values.nbytes / 1e6:.1f} MB each way, batch {batch}"
+        what = f"all exchanges of a step, {values.nbytes / 1e6:.1f} MB each way, batch {batch}"
         gathering = {"ours": cross, LIMIT: lambda: exchange.gather_logits([values], "all", 2 * values.shape[1])}
         gathers = compare(gathering, own, rounds=15, seconds=0)
         steps = {"ours": step(batch, own, exchange), ALONE: step(batch, own, Mirror(layout.tower))}

@@ -68,7 +68,7 @@ def figures(device: torch.device, data: Path | None = None) -> Iterator[Figure]:
         workers, ppm = cores(), write_ppm(files, files.parent / "ppm")
         passes = [(kind, *of) for kind in ("dali", "pillow") for of in (("shards", prepared), ("ppm shards", ppm))]
         passes.append(("dali", "single files", files))
-        ours = {f"{kind} loader, {name}": our_pass(kind, place, workers, device) for kind, name, place in passes}
+        ours = {f"{kind} loader, {name}": our_pass(kind, place, workers, device, True) for kind, name, place in passes}
         others = {PEER: torchvision_pass(files, workers), LIMIT: decoding(files, workers)}
         taken = compare(ours | others, device, rounds=3, seconds=0)
         for name in ours:

@@ -92,7 +92,7 @@ class DaliLoader(Loader):
         return _Read(batch, opened, np.array([image.label for image in opened], np.int64), inputs)
 
     def _open(self, index: int) -> _Opened:
-        """Read an image and what part of it to resize: from its header Pillow tells most of what is no image.
+        """Read an image and what part of it to resize: Pillow recognizes most non-images by their header.
 
         A JPEG with two frame headers DALI decodes by one of them, and Pillow refuses; that of a thumbnail is no second.
         """

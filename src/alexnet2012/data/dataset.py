@@ -107,7 +107,7 @@ class Subset(Dataset):
     @property
     def statistics(self) -> Statistics:
         """Unless given, those that a prepared ``whole`` keeps, of all its images, else those of these images alone."""
-        kept = self._statistics is None and self.square256
+        kept = self._statistics is None and self.statistics_kept
         return self.whole.statistics if kept else super().statistics
 
     def encoded(self, index: int) -> bytes:

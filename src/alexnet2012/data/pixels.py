@@ -122,17 +122,17 @@ def normalize(crops: Tensor, augmentations: Augmentations, mean: Tensor, recipe:
     Their colour noise is added and the mean subtracted (``less_mean``); the recipe may divide the result.
     """
     noise, divisor, size, side = augmentations.noise, augmentations.divisor, crops.shape[1], mean.shape[1]
-    views = augmentations.top, augmentations.left, augmentations.reflect
+    offsets = augmentations.top, augmentations.left, augmentations.reflect
     built = pixels_native.library() if crops.device.type == "cpu" and recipe.mean_subtracted else None
     if built and crops.is_contiguous():
         out = torch.empty(crops.shape)
-        reflected, top, left = mean_places(*views, size, side, recipe)
+        reflected, top, left = mean_places(*offsets, size, side, recipe)
         places = 3 * ((reflected * side + top) * side + left)
         pixels_native.normalize(built, crops, noise, mean, np.ascontiguousarray(places), divisor, out)
         return out.permute(0, 3, 1, 2)
     images = crops.permute(0, 3, 1, 2).float()
     images += torch.from_numpy(noise).to(images.device, non_blocking=True)[:, :, None, None]
-    images = less_mean(images, *views, mean, recipe)
+    images = less_mean(images, *offsets, mean, recipe)
     return images.div_(divisor) if divisor != 1 else images
 
 

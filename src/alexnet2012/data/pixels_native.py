@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
+import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,11 @@ extern "C" void cut(const uint8_t* image, int64_t stride, int64_t size, int refl
     for (; x + 6 <= size; x += 5) {  // the sixteenth byte is that of another pixel, written anew by the next block
       Block block;
       std::memcpy(&block, image + 3 * x, 16);
+#if defined(__clang__) || __GNUC__ >= 12
       block = __builtin_shufflevector(block, block, 15, 12, 13, 14, 9, 10, 11, 6, 7, 8, 3, 4, 5, 0, 1, 2);
+#else
+      block = __builtin_shuffle(block, Block{15, 12, 13, 14, 9, 10, 11, 6, 7, 8, 3, 4, 5, 0, 1, 2});
+#endif
       std::memcpy(out + 3 * (size - 5 - x) - 1, &block, 16);
     }
     for (; x < size; ++x) std::memcpy(out + 3 * (size - 1 - x), image + 3 * x, 3);
@@ -59,13 +63,15 @@ extern "C" void normalize(const uint8_t* crops, const float* noise, const float*
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled functions; None where they cannot be built, of which LRN's kernel warns."""
+    """The compiled functions; None without a compiler, or, with a warning, where they cannot be built."""
     long, pointer = ctypes.c_int64, ctypes.c_void_p
     cut_types = [pointer, long, long, ctypes.c_int, pointer]
     normalize_types = [*[pointer] * 4, ctypes.c_float, pointer, *[long] * 3]
-    with contextlib.suppress(BuildError):
+    try:
         return compiled("pixels", SOURCE, cut=cut_types, normalize=normalize_types)
-    return None
+    except BuildError as error:
+        warnings.warn(f"numpy cuts the crops, as the C++ for it was not built: {error}", stacklevel=2)
+        return None
 
 
 def cut(built: ctypes.CDLL, image: NDArray[np.uint8], first: int, reflect: bool, out: NDArray[np.uint8]) -> None:

@@ -57,7 +57,7 @@ class Heartbeat:
     wait is in vain if a rank is silent or has failed, or if every rank has waited that long.
 
     The process ends by ``os._exit``: the main thread hangs in a collective that cannot be interrupted. Only the main
-    thread writes ``state``, and only the heartbeat's thread the other attributes.
+    thread writes ``state`` and ``at_end``; the heartbeat's thread writes the others until ``fail`` or ``close`` end it.
     """
 
     def __init__(self, store: Store, rank: int, processes: int, timeout: float) -> None:

@@ -198,9 +198,9 @@ def shared_store(rank: int, processes: int, timeout: float) -> dist.Store:
 def fresh_prefix(store: dist.Store, rank: int, processes: int, timeout: float) -> dist.Store:
     """Prefix torchrun's store with a key of this attempt: gloo would use the addresses left by an earlier one.
 
-    Restarted agents count attempts differently, so the processes agree on a key: rank 0 offers one, the others answer
-    with a token of their own, and a confirmed token proves that the offer is not an old one. Raises DistError if a rank
-    is missing after ``timeout`` seconds.
+    Restarted agents count attempts differently, so rank 0 offers a key, the others answer with a token of their own,
+    and a confirmed token proves that the offer is not an old one. Raises DistError if a rank is missing after
+    ``timeout`` seconds.
     """
     own, deadline = secrets.token_hex(8), time.monotonic() + timeout
     if rank == 0:

@@ -14,7 +14,7 @@ from alexnet2012.core.random_streams import Purpose, philox
 from alexnet2012.network.dropout import DropoutKey
 from alexnet2012.network.exchange import Exchange, InProcess
 from alexnet2012.network.tower import Tower
-from alexnet2012.recipe import LAYERS, Recipe, paper_recipe
+from alexnet2012.recipe import CLASSES, LAYERS, Recipe, paper_recipe
 
 
 class AlexNet(nn.Module):
@@ -27,7 +27,7 @@ class AlexNet(nn.Module):
     """
 
     def __init__(
-        self, recipe: Recipe | None = None, classes: int = 1000, seed: int = 0, exchange: Exchange | None = None
+        self, recipe: Recipe | None = None, classes: int = CLASSES, seed: int = 0, exchange: Exchange | None = None
     ) -> None:
         super().__init__()
         self.recipe, self.classes, self.seed = recipe or paper_recipe(), classes, seed
@@ -99,10 +99,10 @@ class AlexNet(nn.Module):
     def padded(self, images: Tensor) -> list[Tensor]:
         """What each tower's conv1 reads, (N, 3, 227, 227) on its device; towers on one device share it."""
         edge, devices = self.recipe.conv1_edge, [tower.device for tower in self.held]
-        copies = {d: F.pad(images.to(d, non_blocking=True), (0, edge, 0, edge)) for d in dict.fromkeys(devices)}
-        copies = {
-            d: x.contiguous(memory_format=torch.channels_last) for d, x in copies.items()
-        }  # once for all that read
+        copies = {}
+        for device in dict.fromkeys(devices):
+            padded = F.pad(images.to(device, non_blocking=True), (0, edge, 0, edge))
+            copies[device] = padded.contiguous(memory_format=torch.channels_last)  # once for all towers there
         return [copies[device] for device in devices]
 
     @torch.no_grad()

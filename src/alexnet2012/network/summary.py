@@ -14,7 +14,7 @@ from alexnet2012.network.alexnet import AlexNet
 from alexnet2012.network.build import build_net
 from alexnet2012.network.exchange import Exchange
 from alexnet2012.network.reference.cuda_convnet import Local
-from alexnet2012.recipe import Recipe
+from alexnet2012.recipe import CLASSES, Recipe
 
 
 @dataclass
@@ -31,7 +31,7 @@ class LayerNumbers:
     exchanged: int = 0  # values that each tower sends the other before this layer
 
 
-def describe(recipe: Recipe, classes: int = 1000, exchange: Exchange | None = None) -> list[LayerNumbers]:
+def describe(recipe: Recipe, classes: int = CLASSES, exchange: Exchange | None = None) -> list[LayerNumbers]:
     """Every layer of ``recipe``'s net in order; last ``logits``, the meeting of fc8's halves where there are towers.
 
     The net is on torch's meta device, so nothing is computed. Only the towers that ``exchange`` holds are

@@ -30,10 +30,10 @@ class TrainingBatches:
         self.layout, self.plan, self.recipe, self.steps = layout, plan, settings.recipe, steps
         self.decode_on = torch.device("cpu") if layout.backend == "gloo" else layout.devices[0]
         self.mean = dataset.statistics.mean_on(self.decode_on)
-        own_views, self.views = itertools.tee(map(self.own_augmentations, steps))
+        for_loader, self.augmentations = itertools.tee(map(self.own_augmentations, steps))
         skip_bad = settings.on_bad_image == "skip"
         self.loader = open_loader(
-            settings.loader, dataset, own_views, self.recipe, settings.workers, self.decode_on, skip_bad
+            settings.loader, dataset, for_loader, self.recipe, settings.workers, self.decode_on, skip_bad
         )
         self.thread = ThreadPoolExecutor(1)
         self.failure: InputError | None = None
@@ -56,7 +56,7 @@ class TrainingBatches:
 
     def normalized(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This rank's own rows of each batch."""
-        for (crops, labels), augmentations in zip(self.loader, self.views, strict=True):
+        for (crops, labels), augmentations in zip(self.loader, self.augmentations, strict=True):
             yield normalize(crops, augmentations, self.mean, self.recipe), labels
 
     def own_augmentations(self, step: int) -> Augmentations:
@@ -78,10 +78,10 @@ class TrainingBatches:
 
     def skipped(self) -> int:
         """The number of images replaced so far, over all ranks; each rank prints a warning for its own, once."""
-        own = self.loader.skipped
-        for reason in list(own.values())[self.reported :]:
+        reasons = list(self.loader.skipped.values())  # of one moment: threads add to them
+        for reason in reasons[self.reported :]:
             messages.warn(f"{reason}; skipped, another image takes its place")
-        self.reported = len(own)
+        self.reported = len(reasons)
         return round(reduce(self.layout, torch.tensor([float(self.reported)])).item())
 
     def close(self) -> None:

@@ -91,9 +91,10 @@ def fused_update(device_type: str) -> Callable[..., None] | None:
     return None
 
 
-def update_kernel(device: torch.device) -> str:
+def update_kernel(optimizer: Optimizer, device: torch.device) -> str:
     """The name of what updates float32 weights on ``device``."""
-    return {"cpu": "inline C++", "cuda": "Triton"}[device.type] if fused_update(device.type) else "torch"
+    own = isinstance(optimizer, PaperSGD) and fused_update(device.type)
+    return {"cpu": "inline C++", "cuda": "Triton"}[device.type] if own else "torch"
 
 
 def suits(weight: Tensor, velocity: Tensor) -> bool:
@@ -129,6 +130,8 @@ def in_bfloat16(net: nn.Module, optimizer: Optimizer, replicas: int = 1) -> InBf
         optimizer.copies = computing.copies
         for weight in computing.copies if replicas == 1 else ():
             weight.grad_dtype = torch.bfloat16
+    else:  # torch's fused rules do not count their changes, by which a copy knows that it is old
+        optimizer.register_step_post_hook(lambda *_: torch.autograd.graph.increment_version(list(computing.copies)))
     return computing
 
 

@@ -269,7 +269,7 @@ def announce(trainer: Trainer) -> None:
         f"data     {settings.data}: {plan.images} training and {len(trainer.val_set)} validation images",
         f"devices  {layout.describe(recipe.towers)}; {threads}" + ", compiled at the first step" * settings.compile,
         f"loader   {settings.loader}, {settings.workers} decoding threads a process",
-        f"kernels  LRN {lrn_kernel(device)}, weight update {update_kernel(device)}",
+        f"kernels  LRN {lrn_kernel(device)}, weight update {update_kernel(trainer.optimizer, device)}",
         f"plan     {steps}, schedule {settings.schedule}",
         f"loss     begins near ln({classes}) = {math.log(classes):.3f}{cause * recipe.starts_flat}",
     ):

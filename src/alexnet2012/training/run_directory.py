@@ -213,8 +213,9 @@ def read_config(path: Path) -> dict[str, Any]:
     of_today = recorded_fields if "command" in found else current_fields  # a run's own, or one written by hand
     fields = {name: checked(file, f"recipe.{name}", value) for name, value in of_today(fields).items()}
     defaults = {name: checked(file, name, value) for name, value in others.items()}
-    if (net := fields.get("net", "2012")) != "2012":
-        defaults |= {"net": net}
+    if "net" in fields:
+        defaults["net"] = fields["net"]
+    if fields.get("net", "2012") != "2012":
         defaults.pop("recipe", None)  # its name is the net's
     return defaults | {"recorded": fields}
 

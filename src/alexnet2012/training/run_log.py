@@ -20,7 +20,7 @@ from alexnet2012.evaluation import ErrorRates
 from alexnet2012.evaluation.features import kernel_sheet
 from alexnet2012.training.run_directory import RunDirectory
 
-SILENCE = 10.0  # seconds
+SILENCE = 10.0  # seconds without a line about a step, after which a terminal gets one; ours
 PANEL = {  # of TensorBoard's custom scalars: as the book plots a run
     "run": {"loss and accuracy": ["Multiline", ["train_loss", "val_loss", "train_accuracy", "val_accuracy"]]}
 }
@@ -78,11 +78,11 @@ class RunLog:
 
     def epoch(
         self, step: int, epoch: int, epochs: int, training: dict[str, float], rates: ErrorRates,
-        since: tuple[int, int | None, str] = (0, None, "error"),
+        since_best: int, patience: int | None, monitor: str,
     ) -> None:  # fmt: skip
         """Log the end of an epoch; ``training`` comes from ``EpochMeans.row``.
 
-        ``since``: epochs without a better value of what is monitored, how many end the run, what it is.
+        ``since_best`` epochs had no better ``monitor`` ("error" or "loss"); ``patience`` of them end the run.
         """
         measured = {"val_loss": rates.loss, "val_top1_error": rates.top1_error, "val_top5_error": rates.top5_error}
         self.row({"step": step, "epoch": epoch, **training, **measured})
@@ -91,9 +91,8 @@ class RunLog:
             line += f"training: loss {training['train_loss']:.4f}, top-1 error {training['train_top1_error']:.2f} %; "
         line += f"validation on the centre crop of {rates.images} images: loss {rates.loss:.4f}, "
         line += f"top-1 error {rates.top1_error:.2f} %, top-5 error {rates.top5_error:.2f} %"
-        count, patience, monitor = since
-        if count:
-            line += f"; no better {monitor} for {count}{f' of {patience}' if patience else ''} epochs"
+        if since_best:
+            line += f"; no better {monitor} for {since_best}{f' of {patience}' if patience else ''} epochs"
         messages.say(line)
         errors = {"train": training.get("train_top1_error"), "val": rates.top1_error}
         accuracies = {f"{name}_accuracy": 1 - error / 100 for name, error in errors.items() if error is not None}

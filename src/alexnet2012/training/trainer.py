@@ -358,7 +358,7 @@ class Trainer:
             last = self.step - 1
             trained = self.epoch_means.row(self.plan.first_position(last) + self.plan.rows(last))
             since = self.patience["epochs_since_best"], settings.early_stop, self.recipe.monitor
-            self.log.epoch(self.step, self.epoch(), self.recipe.epochs, trained, rates, since)
+            self.log.epoch(self.step, self.epoch(), self.recipe.epochs, trained, rates, *since)
             self.closing = closing(trained, rates, "val" if settings.val_fraction else "test") if trained else ""
         self.epoch_means = EpochMeans()
         return improved

@@ -214,7 +214,7 @@ def _plain(listed: Iterator[Member], path: Path, suffixes: tuple[str, ...]) -> I
 
 
 def _label(files: Iterator[File], truth: Truth) -> list[File]:
-    """Give every validation image its class; where folders tell it too, both must agree."""
+    """Assign a class to every validation image; a folder that names one too must name the same."""
     labelled = []
     for file in files:
         wnid = truth.validation.get(file.key, file.wnid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
+import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -113,35 +113,36 @@ def check_shard(shard: Shard) -> Findings:
     ]
     found, encoding = Findings(), shard.settings.encoding
     with shard.path.open("rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        images = _stored_images(file, content, SUFFIXES[encoding])
-    if hashlib.sha256(content).hexdigest() != entries[shard.number]["sha256"]:
-        found.problems.append((CHECKSUMS, f"{shard.path}: its checksum is not the manifest's"))
-    if not len(images) == len(rows) == len(expected):
-        counts = f"{len(images)} images, {len(rows)} in the index, {len(expected)} expected"
-        found.problems.append((INDEXED, f"{shard.path}: {counts}"))
-    for (key, label), row, image in zip(expected, rows.tolist(), images, strict=False):
-        name = f"{shard.path}: {key}"
-        if (image.key, image.label) != (key, str(label)):
-            found.problems.append((LABELS, f"{name} of class {label} is {image.key} of class {image.label}"))
-        if row != (shard.number, image.offset, image.length, label):
-            found.problems.append((INDEXED, f"{name}: the index has another place or class"))
-        if (pixels := _decode_stored(content[image.offset : image.offset + image.length], encoding)) is None:
-            found.problems.append((DECODED, f"{name}: no whole RGB {encoding.upper()} of {SIDE}x{SIDE}"))
-        else:
-            found.sums.add(pixels[None])
-        count_image()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        images = _stored_images(file, SUFFIXES[encoding])
+        if digest != entries[shard.number]["sha256"]:
+            found.problems.append((CHECKSUMS, f"{shard.path}: its checksum is not the manifest's"))
+        if not len(images) == len(rows) == len(expected):
+            counts = f"{len(images)} images, {len(rows)} in the index, {len(expected)} expected"
+            found.problems.append((INDEXED, f"{shard.path}: {counts}"))
+        for (key, label), row, image in zip(expected, rows.tolist(), images, strict=False):
+            name = f"{shard.path}: {key}"
+            if (image.key, image.label) != (key, str(label)):
+                found.problems.append((LABELS, f"{name} of class {label} is {image.key} of class {image.label}"))
+            if row != (shard.number, image.offset, image.length, label):
+                found.problems.append((INDEXED, f"{name}: the index has another place or class"))
+            if (pixels := _decode_stored(os.pread(file.fileno(), image.length, image.offset), encoding)) is None:
+                found.problems.append((DECODED, f"{name}: no whole RGB {encoding.upper()} of {SIDE}x{SIDE}"))
+            else:
+                found.sums.add(pixels[None])
+            count_image()
     return found
 
 
-def _stored_images(file: BinaryIO, content: mmap.mmap, suffix: str) -> list[StoredImage]:
+def _stored_images(file: BinaryIO, suffix: str) -> list[StoredImage]:
     """Every pair of members, up to where the tar is damaged."""
     listed: list[Member] = []
     with suppress(Damaged):
         listed += members(file, Path())
     images = []
     for image, label in zip(listed[::2], listed[1::2], strict=False):
-        key, text = image.name.stem, content[label.offset : label.offset + label.length]
+        key, text = image.name.stem, os.pread(file.fileno(), label.length, label.offset)
         paired = (str(image.name), str(label.name)) == (f"{key}.{suffix}", f"{key}.cls")
         name = key if paired else str(image.name)
         images.append(StoredImage(name, text.decode("latin-1"), image.offset, image.length))

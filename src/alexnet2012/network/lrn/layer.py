@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from alexnet2012.core.native import BuildError
 from alexnet2012.network.lrn import eager, native
 from alexnet2012.network.lrn.eager import Formula, Kernel
+from alexnet2012.recipe import Recipe
 
 _choice = "fast"
 
@@ -134,7 +135,12 @@ def _odd(size: int) -> int:
 
 
 def local_response_norm(
-    x: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0, relu: bool = False
+    x: Tensor,
+    size: int = Recipe.lrn_size,
+    alpha: float = Recipe.lrn_alpha,
+    beta: float = Recipe.lrn_beta,
+    k: float = Recipe.lrn_k,
+    relu: bool = False,
 ) -> Tensor:
     """``b_i = a_i / (k + alpha * sum_j a_j^2)^beta``, j over ``size`` adjacent channels, fewer at the ends (P §3.3).
 
@@ -154,7 +160,13 @@ def local_response_norm(
 class LocalResponseNorm(nn.Module):
     """``local_response_norm`` as a layer: no parameters, no buffers. Raises ValueError for an even ``size``."""
 
-    def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> None:
+    def __init__(
+        self,
+        size: int = Recipe.lrn_size,
+        alpha: float = Recipe.lrn_alpha,
+        beta: float = Recipe.lrn_beta,
+        k: float = Recipe.lrn_k,
+    ) -> None:
         super().__init__()
         self.size, self.alpha, self.beta, self.k = _odd(size), alpha, beta, k
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alexnet2012.core.native import compiled
 from alexnet2012.network.lrn.eager import Formula, Kernel
+from alexnet2012.recipe import Recipe
 
 LARGEST = 17  # window: it reaches no further than the vectors beside a value's own, on any processor
 
@@ -264,4 +265,4 @@ def _run(a: Tensor, grad: int | None, out: Tensor, formula: Formula) -> None:
 
 def build() -> Kernel | None:
     """The kernel, built for the paper's window; None if this machine has no C++ compiler. Raises BuildError."""
-    return Kernel("inline C++", forward, backward, takes) if library(2) else None
+    return Kernel("inline C++", forward, backward, takes) if library(Recipe.lrn_size // 2) else None

@@ -15,7 +15,7 @@ from torch import nn
 from alexnet2012.network.reference import Definition, d2l
 from alexnet2012.network.reference.d2l import Layers
 from alexnet2012.network.reference.net import ACTIVATIONS
-from alexnet2012.recipe import SWITCHES, Recipe, side_behind
+from alexnet2012.recipe import CLASSES, SWITCHES, Recipe, side_behind
 
 PUBLISHED = {  # our names of the layers with weights, in order, and torchvision's
     **{"conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8"},
@@ -51,5 +51,5 @@ def layers(recipe: Recipe, classes: int) -> Layers:
 
 
 of_2024 = partial(Definition, schedule="plateau", early_stop=7, val_fraction=0.2)
-TORCHVISION = of_2024(recipe, layers, classes=1000, published=PUBLISHED, takes=("activation", "dropout", "init"))
+TORCHVISION = of_2024(recipe, layers, classes=CLASSES, published=PUBLISHED, takes=("activation", "dropout", "init"))
 ONE_COLUMN = of_2024(partial(recipe, "one-column"), partial(d2l.layers, padding=2), takes=SWITCHES)

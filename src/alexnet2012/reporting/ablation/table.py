@@ -45,7 +45,9 @@ def summary(runs: Sequence[Run], tables: Tables, command: Sequence[str]) -> dict
             for run in runs
         ],
         "variants": [
-            in_json(row) | figures_2012(row.variant, settings["recipe.name"]) | {"centre_crop": in_json(centre)}
+            in_json(row)
+            | (figures_2012(row.variant, settings["recipe.name"]) if is_2012(settings) else {})
+            | {"centre_crop": in_json(centre)}
             for row, centre in zip(tables[CROPS], tables[1], strict=True)
         ],
     }
