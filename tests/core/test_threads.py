@@ -80,10 +80,10 @@ def test_cores_are_those_of_mask_and_quota(quota: float, expected: int, monkeypa
 
 
 def test_nothing_else_counts_cores() -> None:
-    """But for a study's slots, which pin runs to the cores that there are."""
+    """But for what pins threads to cores that there are: a study's slots, and a benchmark of one core."""
     files = [path for room in ("src", "launch", "data_prep") for path in (ROOT / room).rglob("*.py")]
     counting = {path.name for path in files if re.search("cpu_count|sched_getaffinity", path.read_text())}
-    assert counting == {"threads.py", "execution.py"}
+    assert counting == {"threads.py", "execution.py", "compare.py"}
 
 
 @pytest.mark.parametrize(
